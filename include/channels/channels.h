@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Umbrella header: everything a C program may use from libchannels. */
+#ifndef CHANNELS_CHANNELS_H
+#define CHANNELS_CHANNELS_H
+#include <channels/base.h>
+#include <channels/channel.h>
+#include <channels/descr.h>
+#include <channels/pool.h>
+#include <channels/segment.h>
+#include <channels/spawn.h>
+#include <channels/version.h>
+#endif

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+// channels.hpp - owning C++20 handles over the C API. Header only.
+//
+// Owners are move-only. A failure throws ch::error, whose what() is ch_errmsg(3); forms that would have to wait
+// return std::optional or bool instead. Times are std::chrono; a negative duration (ch::forever) waits for ever.
+#pragma once
+#include <channels/channels.h>
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+namespace ch {
+
+using std::chrono::nanoseconds;
+inline constexpr nanoseconds forever{CH_FOREVER};
+
+// A failed call of libchannels; code().value() is the positive errno value.
+class error : public std::system_error {
+public:
+	error(int errnum, const char *what) : std::system_error(errnum, std::generic_category(), what) {}
+};
+
+[[noreturn]] inline void raise(long rc)
+{
+	const char *why = rc == -EAGAIN || rc == -ETIMEDOUT ? "" : ch_errmsg();
+
+	throw error(static_cast<int>(-rc), why);
+}
+
+// Passes a count through, throws what is negative.
+inline long check(long rc)
+{
+	if (rc < 0)
+		raise(rc);
+	return rc;
+}
+
+// True for done, false for "would have had to wait", throws the rest.
+inline bool check_wait(long rc)
+{
+	if (rc == -EAGAIN || rc == -ETIMEDOUT)
+		return false;
+	check(rc);
+	return true;
+}
+
+// 64 flat bytes that name a segment, pool or channel anywhere; trivially copyable.
+struct descriptor : ch_descr {
+	static descriptor from_text(const std::string &text)
+	{
+		descriptor d{};
+
+		check(ch_descr_from_text(text.c_str(), &d));
+		return d;
+	}
+	std::string text() const
+	{
+		char buf[CH_DESCR_TEXT_CAP];
+
+		return std::string(buf, static_cast<std::size_t>(check(ch_descr_to_text(this, buf, sizeof(buf)))));
+	}
+};
+
+namespace detail {
+template <auto Fn> struct closer {
+	template <class T> void operator()(T *p) const noexcept { Fn(p); }
+};
+template <class T, auto Fn> using handle = std::unique_ptr<T, closer<Fn>>;
+template <class T, auto Get> descriptor descr_of(const T *p)
+{
+	descriptor d{};
+
+	check(Get(p, &d));
+	return d;
+}
+} // namespace detail
+
+// A pool of memory blocks (ch_pool in C). Destroying the object detaches; destroy() ends the pool.
+class memory_pool {
+public:
+	static memory_pool create(std::size_t len, unsigned max_peers = 0)
+	{
+		ch_pool_attr attr = CH_POOL_ATTR_INIT;
+		ch_pool *p = nullptr;
+
+		attr.len = len;
+		attr.max_peers = max_peers;
+		check(ch_pool_create(&attr, &p));
+		return memory_pool(p);
+	}
+	static memory_pool attach(const descriptor &d)
+	{
+		ch_pool *p = nullptr;
+
+		check(ch_pool_attach(&d, &p));
+		return memory_pool(p);
+	}
+	void destroy() noexcept { ch_pool_destroy(p_.release()); }
+	descriptor descr() const { return detail::descr_of<ch_pool, ch_pool_get_descr>(p_.get()); }
+	void *alloc(std::size_t len, nanoseconds timeout = forever)
+	{
+		void *addr = nullptr;
+
+		check(ch_pool_alloc(p_.get(), len, timeout.count(), &addr));
+		return addr;
+	}
+	void free(void *addr) { check(ch_pool_free(p_.get(), addr)); }
+	int sweep() { return static_cast<int>(check(ch_pool_sweep(p_.get()))); }
+	ch_pool_stats stats() const
+	{
+		ch_pool_stats s;
+
+		check(ch_pool_get_stats(p_.get(), &s));
+		return s;
+	}
+	ch_pool *get() const noexcept { return p_.get(); }
+
+private:
+	explicit memory_pool(ch_pool *p) noexcept : p_(p) {}
+	detail::handle<ch_pool, ch_pool_detach> p_;
+};
+
+// A message being written or read in place: aborted or released when it goes out of scope.
+class message {
+public:
+	message() = default;
+	message(message &&o) noexcept { swap(o); }
+	message &operator=(message &&o) noexcept
+	{
+		message tmp(std::move(o));
+
+		swap(tmp);
+		return *this;
+	}
+	~message() { reset(); }
+
+	std::byte *data() const noexcept { return static_cast<std::byte *>(m_.data); }
+	std::size_t size() const noexcept { return m_.len; }
+	std::span<std::byte> bytes() const noexcept { return {data(), size()}; }
+	std::string_view view() const noexcept { return {reinterpret_cast<const char *>(data()), size()}; }
+	explicit operator bool() const noexcept { return m_.data != nullptr; }
+	// Send fewer bytes than were claimed.
+	void shrink(std::size_t len) noexcept { m_.len = len < m_.len ? len : m_.len; }
+	void reset() noexcept
+	{
+		if (ch_)
+			ch_channel_release(ch_, &m_);
+		ch_ = nullptr;
+	}
+
+private:
+	friend class channel;
+	void swap(message &o) noexcept
+	{
+		const bool in = m_.data == m_.small_, oin = o.m_.data == o.m_.small_;
+
+		std::swap(ch_, o.ch_);
+		std::swap(m_, o.m_);
+		if (in)
+			o.m_.data = o.m_.small_;
+		if (oin)
+			m_.data = m_.small_;
+	}
+	ch_channel *ch_ = nullptr;
+	ch_message m_ = CH_MESSAGE_INIT;
+};
+
+// A channel (ch_channel in C). Destroying the object detaches; destroy() ends the channel.
+class channel {
+public:
+	struct options {
+		unsigned capacity = 0;   // messages; 0: 1024
+		unsigned inline_max = 0; // bytes; 0: 48
+		unsigned spin_ns = 0;    // 0: adapts
+	};
+
+	channel() = default; // none
+	static channel create(const memory_pool &pool, const options &o) { return create(pool.get(), o); }
+	static channel create(const memory_pool &pool) { return create(pool.get(), options{}); }
+	static channel create() { return create(nullptr, options{}); }
+	static channel create(ch_pool *pool, const options &o)
+	{
+		ch_channel_attr attr = CH_CHANNEL_ATTR_INIT;
+		ch_channel *c = nullptr;
+
+		attr.capacity = o.capacity;
+		attr.inline_max = o.inline_max;
+		attr.spin_ns = o.spin_ns;
+		check(ch_channel_create(pool, &attr, &c));
+		return channel(c);
+	}
+	static channel attach(const descriptor &d)
+	{
+		ch_channel *c = nullptr;
+
+		check(ch_channel_attach(&d, &c));
+		return channel(c);
+	}
+
+	void destroy() noexcept { ch_channel_destroy(c_.release()); }
+	void close() { check(ch_channel_close(c_.get())); }
+	descriptor descr() const { return detail::descr_of<ch_channel, ch_channel_get_descr>(c_.get()); }
+	std::size_t count() const { return static_cast<std::size_t>(check(ch_channel_count(c_.get()))); }
+	std::size_t capacity() const noexcept { return ch_channel_get_capacity(c_.get()); }
+	void set_spin(unsigned spin_ns) { check(ch_channel_set_spin(c_.get(), spin_ns)); }
+	explicit operator bool() const noexcept { return c_ != nullptr; }
+	ch_channel *get() const noexcept { return c_.get(); }
+
+	void send(std::span<const std::byte> b) { check(ch_channel_send(c_.get(), b.data(), b.size(), CH_FOREVER)); }
+	// False if it could not be sent within the timeout.
+	bool send_for(std::span<const std::byte> b, nanoseconds timeout)
+	{
+		return check_wait(ch_channel_send(c_.get(), b.data(), b.size(), timeout.count()));
+	}
+	bool try_send(std::span<const std::byte> b) { return send_for(b, nanoseconds(CH_TRY)); }
+	// Copies the oldest message into b; its length.
+	std::size_t recv(std::span<std::byte> b)
+	{
+		return static_cast<std::size_t>(check(ch_channel_recv(c_.get(), b.data(), b.size(), CH_FOREVER)));
+	}
+	std::optional<std::size_t> recv_for(std::span<std::byte> b, nanoseconds timeout)
+	{
+		const ssize_t n = ch_channel_recv(c_.get(), b.data(), b.size(), timeout.count());
+
+		return check_wait(n) ? std::optional<std::size_t>(static_cast<std::size_t>(n)) : std::nullopt;
+	}
+	std::optional<std::size_t> try_recv(std::span<std::byte> b) { return recv_for(b, nanoseconds(CH_TRY)); }
+
+	message claim(std::size_t len, nanoseconds timeout = forever)
+	{
+		message m;
+
+		check(ch_channel_claim(c_.get(), len, timeout.count(), &m.m_));
+		m.ch_ = c_.get();
+		return m;
+	}
+	void commit(message &m)
+	{
+		check(ch_channel_commit(c_.get(), &m.m_, CH_FOREVER));
+		m.ch_ = nullptr;
+	}
+	// False if the channel stayed full; the message is then still the caller's.
+	bool commit_for(message &m, nanoseconds timeout)
+	{
+		if (!check_wait(ch_channel_commit(c_.get(), &m.m_, timeout.count())))
+			return false;
+		m.ch_ = nullptr;
+		return true;
+	}
+	message take()
+	{
+		message m;
+
+		check(ch_channel_take(c_.get(), CH_FOREVER, &m.m_));
+		m.ch_ = c_.get();
+		return m;
+	}
+	std::optional<message> take_for(nanoseconds timeout)
+	{
+		std::optional<message> m(std::in_place);
+
+		if (!check_wait(ch_channel_take(c_.get(), timeout.count(), &m->m_)))
+			return std::nullopt;
+		m->ch_ = c_.get();
+		return m;
+	}
+	std::optional<message> try_take() { return take_for(nanoseconds(CH_TRY)); }
+
+private:
+	explicit channel(ch_channel *c) noexcept : c_(c) {}
+	detail::handle<ch_channel, ch_channel_detach> c_;
+};
+
+} // namespace ch
