@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+# Public headers. libpool's go to include/pool, libddict's to include/ddict: one block each, alphabetically.
+channelsincludedir = $(includedir)/channels
+dist_channelsinclude_HEADERS = \
+	include/channels/base.h \
+	include/channels/channel.h \
+	include/channels/channels.h \
+	include/channels/descr.h \
+	include/channels/pool.h \
+	include/channels/segment.h \
+	include/channels/spawn.h
+nodist_channelsinclude_HEADERS = include/channels/version.h
+
+# poolincludedir = $(includedir)/pool
+# dist_poolinclude_HEADERS = include/pool/pool.hpp
+
+# ddictincludedir = $(includedir)/ddict
+# dist_ddictinclude_HEADERS = include/ddict/ddict.hpp
