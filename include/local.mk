@@ -2,9 +2,10 @@
 # Public headers. libpool's go to include/pool, libddict's to include/ddict: one block each, alphabetically.
 channelsincludedir = $(includedir)/channels
 dist_channelsinclude_HEADERS = \
+	include/channels/archive.hpp \
 	include/channels/base.h \
 	include/channels/channel.h \
-	include/channels/channels.h \
+	include/channels/channels.h include/channels/channels.hpp \
 	include/channels/descr.h \
 	include/channels/pool.h \
 	include/channels/segment.h \
