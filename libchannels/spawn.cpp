@@ -56,7 +56,8 @@ struct ch_spawner {
 
 namespace {
 
-using namespace spawner;
+using namespace ch::core::spawner;
+using ch::core::fail;
 
 void close_fd(int &fd)
 {

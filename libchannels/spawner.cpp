@@ -19,7 +19,7 @@
 
 #include "peer.h"
 
-namespace spawner {
+namespace ch::core::spawner {
 namespace {
 
 // A growing array of plain structs, without exceptions.
@@ -108,7 +108,7 @@ reply start_child(const request &rq)
 	if (pid < 0)
 		return {0, errno};
 	// Not reaped yet, so the name cannot be anybody else's.
-	const uint64_t id = peer_id_of(pid);
+	const uint64_t id = ch::core::peer_id_of(pid);
 	sv.children.push({pid, id, rq.cookie});
 	return {id, 0};
 }
@@ -218,4 +218,4 @@ void serve(ends e)
 	}
 }
 
-} // namespace spawner
+} // namespace ch::core::spawner

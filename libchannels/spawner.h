@@ -3,7 +3,7 @@
 #pragma once
 #include <channels/spawn.h>
 
-namespace spawner {
+namespace ch::core::spawner {
 
 inline constexpr size_t arg_max = 64 << 10;
 
@@ -29,4 +29,4 @@ struct ends {
 // The spawner process: never returns. Called with all signals blocked, in a process of one thread.
 [[noreturn]] void serve(ends e);
 
-} // namespace spawner
+} // namespace ch::core::spawner
