@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: Apache-2.0
+// channel_bench.cpp - latency, message rate, bandwidth and wake-up of channels, and the pool's blocks, through the
+// public C interface and between processes, each beside its baseline. See perf/README.md.
+#include "baseline.h"
+#include <memory>
+#include <stdexcept>
+#include <channels/channels.h>
+
+using namespace bench;
+
+namespace {
+
+constexpr std::size_t inline_most = 4032; // what channel.h allows
+constexpr std::uint32_t rate_capacity = 1024;
+
+[[noreturn]] void raise(const char *what, int rc)
+{
+	throw std::runtime_error(std::string(what) + ": " + strerror(-rc) + " (" + ch_errmsg() + ")");
+}
+
+struct plan {
+	std::size_t len;
+	std::uint32_t capacity;
+	std::uint32_t spin_ns;
+	int channels = 1;
+};
+
+struct pool_owner {
+	void operator()(ch_pool *pool) const { ch_pool_destroy(pool); }
+};
+struct channel_owner {
+	void operator()(ch_channel *ch) const { ch_channel_destroy(ch); }
+};
+struct channel_user {
+	void operator()(ch_channel *ch) const { ch_channel_detach(ch); }
+};
+using attached = std::unique_ptr<ch_channel, channel_user>;
+
+// What the parent makes: a pool of its own and channels in it, gone at the end of the measurement.
+class channel_set {
+	std::unique_ptr<ch_pool, pool_owner> pool;
+	std::vector<std::unique_ptr<ch_channel, channel_owner>> channels; // ended before the pool
+	std::vector<ch_descr> descrs;
+
+	void add_channel(const plan &p)
+	{
+		ch_channel_attr attr = CH_CHANNEL_ATTR_INIT;
+		ch_channel *ch;
+		ch_descr descr;
+
+		attr.capacity = p.capacity;
+		attr.inline_max = static_cast<std::uint32_t>(p.len <= inline_most ? p.len : 0);
+		attr.spin_ns = p.spin_ns;
+		if (int rc = ch_channel_create(pool.get(), &attr, &ch); rc < 0)
+			raise("ch_channel_create", rc);
+		channels.emplace_back(ch);
+		if (int rc = ch_channel_get_descr(ch, &descr); rc < 0)
+			raise("ch_channel_get_descr", rc);
+		descrs.push_back(descr);
+	}
+
+public:
+	explicit channel_set(const plan &p)
+	{
+		ch_pool_attr attr = CH_POOL_ATTR_INIT;
+		ch_pool *made;
+
+		// Twice what can be on its way, and room for the channel's own words.
+		attr.len = (std::size_t{ 8 } << 20) + 2 * (p.capacity + 8) * (p.len + 256);
+		if (int rc = ch_pool_create(&attr, &made); rc < 0)
+			raise("ch_pool_create", rc);
+		pool.reset(made);
+		for (int i = 0; i < p.channels; i++)
+			add_channel(p);
+	}
+
+	// In a process of the measurement: by descriptor, as any other program would.
+	attached attach(int which, std::uint32_t spin_ns) const
+	{
+		ch_channel *ch;
+
+		if (int rc = ch_channel_attach(&descrs[static_cast<std::size_t>(which)], &ch); rc < 0)
+			raise("ch_channel_attach", rc);
+		attached result(ch);
+		if (int rc = ch_channel_set_spin(ch, spin_ns); rc < 0)
+			raise("ch_channel_set_spin", rc);
+		return result;
+	}
+};
+
+// A sample, with what the set-up threw as its error.
+template <class F> sample guarded(F measure)
+{
+	try {
+		return measure();
+	} catch (const std::exception &e) {
+		sample s;
+		s.error = e.what();
+		return s;
+	}
+}
+
+int whole(ssize_t got, std::size_t len)
+{
+	if (got < 0)
+		return static_cast<int>(got);
+	return static_cast<std::size_t>(got) == len ? 0 : -EPROTO;
+}
+
+// ---- latency
+
+struct blocking_end {
+	attached to, from;
+
+	int send(const void *buf, std::size_t len) { return ch_channel_send(to.get(), buf, len, CH_FOREVER); }
+	int recv(void *buf, std::size_t len) { return whole(ch_channel_recv(from.get(), buf, len, CH_FOREVER), len); }
+};
+
+sample latency(std::size_t len, std::uint32_t spin_ns)
+{
+	return guarded([=] {
+		channel_set set({ len, 4, spin_ns, 2 });
+		return ping_pong(len, [&](int side) {
+			return blocking_end{ set.attach(side, spin_ns), set.attach(1 - side, spin_ns) };
+		});
+	});
+}
+
+// ---- rate and bandwidth, copying
+
+// Tries, and the loop waits as it does for the baseline.
+struct trying_port {
+	attached ch;
+
+	int try_send(const void *buf, std::size_t len) { return ch_channel_send(ch.get(), buf, len, CH_TRY); }
+	int try_recv(void *buf, std::size_t len) { return whole(ch_channel_recv(ch.get(), buf, len, CH_TRY), len); }
+};
+
+// Waits in the call, as programs do.
+struct waiting_port {
+	attached ch;
+
+	int try_send(const void *buf, std::size_t len) { return ch_channel_send(ch.get(), buf, len, CH_FOREVER); }
+	int try_recv(void *buf, std::size_t len) { return whole(ch_channel_recv(ch.get(), buf, len, CH_FOREVER), len); }
+};
+
+template <class Port> sample rate(const flow &f, std::uint32_t capacity)
+{
+	return guarded([=] {
+		channel_set set({ f.len, capacity, 0 });
+		return run_flow(f, [&] { return Port{ set.attach(0, 0) }; });
+	});
+}
+
+// ---- bandwidth in place
+
+// A capacity of two, one being written and one being read: four blocks are in use, as many as the baseline has slots.
+constexpr std::uint32_t large_capacity = nr_large - 2;
+
+class in_place_port {
+	attached ch;
+	ch_message msg = CH_MESSAGE_INIT;
+
+public:
+	explicit in_place_port(attached a) : ch(std::move(a)) {}
+
+	void *claim(member &me, std::size_t len)
+	{
+		if (int rc = ch_channel_claim(ch.get(), len, CH_FOREVER, &msg); rc < 0)
+			me.fail("ch_channel_claim", rc);
+		return msg.data;
+	}
+	void commit(member &me)
+	{
+		if (int rc = ch_channel_commit(ch.get(), &msg, CH_FOREVER); rc < 0)
+			me.fail("ch_channel_commit", rc);
+	}
+	const void *take(member &me, std::size_t len)
+	{
+		if (int rc = ch_channel_take(ch.get(), CH_FOREVER, &msg); rc < 0)
+			me.fail("ch_channel_take", rc);
+		if (msg.len != len)
+			me.fail("ch_channel_take: wrong length");
+		return msg.data;
+	}
+	void release(member &) { ch_channel_release(ch.get(), &msg); }
+};
+
+// Busy-waiting like the baseline, unless there is but one cpu to wait on.
+std::uint32_t busy()
+{
+	return allowed_cpus().size() > 1 ? CH_SPIN_ALWAYS : 0;
+}
+
+sample in_place(std::size_t len)
+{
+	return guarded([=] {
+		channel_set set({ len, large_capacity, busy() });
+		return run_in_place(len, [&] { return in_place_port(set.attach(0, busy())); });
+	});
+}
+
+sample copy_bandwidth(std::size_t len)
+{
+	sample s = rate<trying_port>({ 1, len }, large_capacity);
+
+	s.value *= static_cast<double>(len);
+	return s;
+}
+
+// ---- the pool's blocks
+
+double alloc_free_ns(member &me, ch_pool *pool, std::size_t len)
+{
+	deadlines until;
+	std::uint64_t nr = 0, start = 0;
+
+	for (std::uint64_t now = ticks(); now < until.end; now = ticks()) {
+		if (!start && now > until.warm) {
+			start = now;
+			nr = 0;
+		}
+		for (int i = 0; i < 64; i++, nr++) {
+			void *block;
+			if (int rc = ch_pool_alloc(pool, len, CH_TRY, &block); rc < 0)
+				me.fail("ch_pool_alloc", rc);
+			*static_cast<volatile char *>(block) = 1;
+			if (int rc = ch_pool_free(pool, block); rc < 0)
+				me.fail("ch_pool_free", rc);
+		}
+	}
+	return static_cast<double>(ticks() - start) / ticks_per_ns() / static_cast<double>(nr);
+}
+
+sample alloc_free(std::size_t len)
+{
+	return guarded([=] {
+		channel_set set({ len, 16, 0 });
+		shared<double> ns;
+		sample s;
+		s.error = run_team(1, 1, [&](member &me) {
+			attached ch = set.attach(0, 0);
+			me.start();
+			*ns = alloc_free_ns(me, ch_channel_get_pool(ch.get()), len);
+		});
+		s.value = *ns;
+		return s;
+	});
+}
+
+// ---- rows
+
+std::string named(const std::string &name, std::size_t len)
+{
+	return name + "/" + std::to_string(len);
+}
+
+void add_latency_rows()
+{
+	for (std::size_t len : { 8, 64, 512, 4096, 65536, 1048576 })
+		add_row({ named("channel/latency_spin", len),
+			  len == 8 ? "ns one way, busy; baseline: raw cache line"
+				   : "ns one way, busy; baseline: copy in, raw exchange, copy out",
+			  [=] { return latency(len, CH_SPIN_ALWAYS); }, [=] { return raw_latency(len); } });
+	add_row({ named("channel/latency_adaptive", 8), "ns one way, default spin; baseline: raw cache line",
+		  [] { return latency(8, 0); }, [] { return raw_latency(8); } });
+	add_row({ named("channel/wakeup", 8), "ns one way, blocking; baseline: raw futex",
+		  [] { return latency(8, CH_SPIN_NEVER); }, futex_latency });
+}
+
+template <class Port> void add_rate_row(const std::string &name, flow f)
+{
+	add_row({ named("channel/" + name, f.len), "messages/s; baseline: plain bounded MPMC ring",
+		  [=] { return rate<Port>(f, rate_capacity); }, [=] { return vyukov_rate(f, rate_capacity); } });
+}
+
+void add_rate_rows()
+{
+	for (std::size_t len : { 8, 64, 512, 4096 })
+		add_rate_row<trying_port>("rate_1to1", { 1, len });
+	add_rate_row<trying_port>("rate_2to2", { 2, 8 });
+	add_rate_row<trying_port>("rate_4to4", { 4, 8 });
+	add_rate_row<waiting_port>("rate_wait_1to1", { 1, 8 });
+}
+
+void add_bandwidth_rows()
+{
+	for (std::size_t len : { 4096, 65536, 1048576 })
+		add_row({ named("channel/copy_bw", len), "bytes/s; baseline: copy in and out of 4 plain slots",
+			  [=] { return copy_bandwidth(len); }, [=] { return slots_copy(len); } });
+	for (std::size_t len : { 4096, 65536, 1048576 })
+		add_row({ named("channel/inplace_bw", len), "bytes/s; baseline: write and read 4 plain slots in place",
+			  [=] { return in_place(len); }, [=] { return slots_in_place(len); } });
+	for (std::size_t len : { 64, 1024, 65536, 1048576 })
+		add_row({ named("pool/alloc_free", len), "ns for both", [=] { return alloc_free(len); }, {} });
+}
+
+} // namespace
+
+int main(int argc, char **argv)
+{
+	add_latency_rows();
+	add_rate_rows();
+	add_bandwidth_rows();
+	add_baseline_rows();
+	return run_rows(argc, argv,
+			{ { "libchannels", ch_version() },
+			  { "spin_mode", "latency_spin, inplace_bw: CH_SPIN_ALWAYS; wakeup: CH_SPIN_NEVER; "
+					 "latency_adaptive, rate_wait: default; rate, copy_bw: CH_TRY, pause, and "
+					 "sched_yield every 256 tries, as the baselines" } });
+}
