@@ -1,4 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-# One page per object, one .so stub per further function. Keep the lists alphabetical.
-dist_man3_MANS =
-dist_man7_MANS =
+# One page per object, and one .so stub per further function. Keep the list alphabetical.
+dist_man3_MANS = \
+	man/man3/ch_channel.3 \
+	man/man3/ch_channel_abort.3 \
+	man/man3/ch_channel_attach.3 \
+	man/man3/ch_channel_claim.3 \
+	man/man3/ch_channel_close.3 \
+	man/man3/ch_channel_commit.3 \
+	man/man3/ch_channel_count.3 \
+	man/man3/ch_channel_create.3 \
+	man/man3/ch_channel_destroy.3 \
+	man/man3/ch_channel_detach.3 \
+	man/man3/ch_channel_get_capacity.3 \
+	man/man3/ch_channel_get_descr.3 \
+	man/man3/ch_channel_get_inline_max.3 \
+	man/man3/ch_channel_get_pool.3 \
+	man/man3/ch_channel_recv.3 \
+	man/man3/ch_channel_release.3 \
+	man/man3/ch_channel_send.3 \
+	man/man3/ch_channel_set_spin.3 \
+	man/man3/ch_channel_take.3 \
+	man/man3/ch_descr.3 \
+	man/man3/ch_descr_from_bytes.3 \
+	man/man3/ch_descr_from_text.3 \
+	man/man3/ch_descr_kind.3 \
+	man/man3/ch_descr_to_text.3 \
+	man/man3/ch_errmsg.3 \
+	man/man3/ch_peer.3 \
+	man/man3/ch_peer_is_alive.3 \
+	man/man3/ch_peer_pid.3 \
+	man/man3/ch_peer_self.3 \
+	man/man3/ch_pool.3 \
+	man/man3/ch_pool_alloc.3 \
+	man/man3/ch_pool_attach.3 \
+	man/man3/ch_pool_block_len.3 \
+	man/man3/ch_pool_create.3 \
+	man/man3/ch_pool_destroy.3 \
+	man/man3/ch_pool_detach.3 \
+	man/man3/ch_pool_free.3 \
+	man/man3/ch_pool_get_descr.3 \
+	man/man3/ch_pool_get_stats.3 \
+	man/man3/ch_pool_sweep.3 \
+	man/man3/ch_segment.3 \
+	man/man3/ch_segment_addr.3 \
+	man/man3/ch_segment_attach.3 \
+	man/man3/ch_segment_attach_name.3 \
+	man/man3/ch_segment_create.3 \
+	man/man3/ch_segment_destroy.3 \
+	man/man3/ch_segment_detach.3 \
+	man/man3/ch_segment_get_descr.3 \
+	man/man3/ch_segment_len.3 \
+	man/man3/ch_segment_name.3 \
+	man/man3/ch_spawner.3 \
+	man/man3/ch_spawner_cancel.3 \
+	man/man3/ch_spawner_create.3 \
+	man/man3/ch_spawner_destroy.3 \
+	man/man3/ch_spawner_spawn.3 \
+	man/man3/ch_spawner_wait.3 \
+	man/man3/ch_version.3
+dist_man7_MANS = man/man7/channels.7
