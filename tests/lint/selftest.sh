@@ -99,6 +99,6 @@ refuses lint/spdx 'a source without a licence line' 'echo >libpool/a.cpp'
 refuses lint/spdx 'no licence' 'rm LICENSE'
 refuses lint/words 'something left for later' 'echo "// TO""DO: more" >>libpool/a.cpp'
 refuses lint/words 'a path of one workplace' 'echo "// see /wo""rk/x" >>libpool/a.cpp'
-refuses lint/words 'a line of 121 columns' 'printf "//%0119d\n" 0 >>libpool/a.cpp'
+refuses lint/words 'a line of 129 columns' 'printf "//%0127d\n" 0 >>libpool/a.cpp'
 echo "$nr verdicts"
 exit $rc
