@@ -10,4 +10,7 @@ dist_check_SCRIPTS += \
 	tests/lint/sizes.sh \
 	tests/lint/spdx.sh \
 	tests/lint/words.sh
-EXTRA_DIST += tests/lint/files
+EXTRA_DIST += tests/abi/install.sh tests/lint/files
+installcheck-local:
+	PKG_CONFIG_PATH='$(pkgconfigdir)' LD_LIBRARY_PATH='$(libdir)' srcdir='$(srcdir)' CC='$(CC)' CXX='$(CXX)' \
+		'$(srcdir)/tests/abi/install.sh'
