@@ -15,5 +15,7 @@ nodist_channelsinclude_HEADERS = include/channels/version.h
 # poolincludedir = $(includedir)/pool
 # dist_poolinclude_HEADERS = include/pool/pool.hpp
 
-# ddictincludedir = $(includedir)/ddict
-# dist_ddictinclude_HEADERS = include/ddict/ddict.hpp
+ddictincludedir = $(includedir)/ddict
+dist_ddictinclude_HEADERS = \
+	include/ddict/core.hpp \
+	include/ddict/ddict.hpp

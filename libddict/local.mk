@@ -1,9 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-# libddict: C++20, exceptions on. Sees include/ only, never libchannels/ and never libpool. Keep the list
-# alphabetical; uncomment when the first source lands, and add the public headers to include/local.mk.
+# libddict: C++20, exceptions on. Sees include/ only, never libchannels/ and never libpool. Keep the list alphabetical.
 pkgconfig_DATA += libddict/ddict.pc
-#lib_LTLIBRARIES += libddict.la
-#libddict_la_SOURCES = \
-#	libddict/ddict.cpp
-#libddict_la_LIBADD  = libchannels.la
-#libddict_la_LDFLAGS = $(AM_LDFLAGS) -version-info $(DDICT_LT_VERSION) -no-undefined
+lib_LTLIBRARIES += libddict.la
+libddict_la_SOURCES = \
+	libddict/batch.cpp \
+	libddict/cache.cpp \
+	libddict/connection.cpp libddict/connection.hpp \
+	libddict/core.cpp \
+	libddict/cursor.cpp \
+	libddict/directory.cpp libddict/directory.hpp \
+	libddict/index.hpp \
+	libddict/link.cpp \
+	libddict/manager.cpp libddict/manager.hpp \
+	libddict/number.hpp \
+	libddict/operations.cpp \
+	libddict/owner.cpp libddict/owner.hpp \
+	libddict/place.cpp libddict/place.hpp \
+	libddict/store.cpp libddict/store.hpp \
+	libddict/wire.hpp
+libddict_la_CPPFLAGS = $(AM_CPPFLAGS) $(XXHASH_CFLAGS)
+libddict_la_LIBADD   = libchannels.la $(XXHASH_LIBS)
+libddict_la_LDFLAGS  = $(AM_LDFLAGS) -version-info $(DDICT_LT_VERSION) -no-undefined \
+	-Wl,--version-script=$(top_srcdir)/libddict/libddict.map
+EXTRA_libddict_la_DEPENDENCIES = $(top_srcdir)/libddict/libddict.map
+EXTRA_DIST += libddict/libddict.map

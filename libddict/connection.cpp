@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+// connection.cpp - calls: credits, replies, and the wait for them.
+#include "connection.hpp"
+#include "place.hpp"
+#include <algorithm>
+
+namespace ch::dd {
+
+namespace {
+
+constexpr std::int64_t ms = 1000000;
+constexpr std::int64_t first_slice = 20 * ms, longest_slice = 500 * ms;
+
+using std::chrono::steady_clock;
+using time_point = steady_clock::time_point;
+
+std::string who(const directory &d, unsigned m)
+{
+	return "dictionary " + d.name + ": manager " + std::to_string(m) + " of " + std::to_string(d.managers.size()) +
+		" (process " + std::to_string(ch_peer_pid(d.managers[m].peer)) + ")";
+}
+
+} // namespace
+
+unsigned connection::manager_for(bytes key) const
+{
+	return place(key_hash(key), managers());
+}
+
+call::~call()
+{
+	if (!conn_)
+		return;
+	std::lock_guard<std::mutex> lock(conn_->lock_);
+
+	if (!done_)
+		conn_->finish(static_cast<unsigned>(id_ & 0xff), -ECANCELED);
+}
+
+// Ends the call in this slot; its credit is free again.
+void connection::finish(unsigned slot, int failure) noexcept
+{
+	call *c = under_way_[slot];
+
+	under_way_[slot] = nullptr;
+	c->failure_ = failure;
+	c->done_ = true;
+}
+
+void connection::claim_credit(call &c, unsigned m)
+{
+	std::unique_lock<std::mutex> lock(lock_);
+	unsigned slot = credits;
+
+	lead_until(lock, [&] {
+		for (slot = 0; slot < credits && under_way_[slot];)
+			slot++;
+		return slot < credits;
+	});
+	c.id_ = next_id_++ << 8 | slot;
+	c.manager_ = m;
+	c.done_ = false;
+	c.failure_ = 0;
+	c.conn_ = this;
+	c.big_.reset();
+	under_way_[slot] = &c;
+}
+
+// Waits with the lock given up, until done() holds. Whoever finds the post of the leader free takes it.
+template <class Done> void connection::lead_until(std::unique_lock<std::mutex> &lock, Done &&done)
+{
+	std::int64_t slice = first_slice;
+
+	while (!done()) {
+		ch::message big;
+
+		if (has_leader_) {
+			followers_++;
+			changed_.wait(lock);
+			followers_--;
+			continue;
+		}
+		has_leader_ = true;
+		lock.unlock();
+		const ssize_t n = receive(slice, big);
+
+		lock.lock();
+		has_leader_ = false;
+		if (n >= 0) {
+			deliver({big ? big.data() : inbox_, static_cast<std::size_t>(n)}, std::move(big));
+			slice = first_slice;
+		} else if (n == -ETIMEDOUT || n == -EAGAIN) {
+			look_for_deaths();
+			slice = std::min(slice * 2, longest_slice);
+		} else {
+			stale_.store(true, std::memory_order_relaxed); // a hint, see is_stale
+			for (unsigned slot = 0; slot < credits; slot++)
+				if (under_way_[slot])
+					finish(slot, static_cast<int>(n));
+		}
+		if (followers_)
+			changed_.notify_all();
+	}
+}
+
+// One message: into the inbox, or if it has a block of its own, into big.
+ssize_t connection::receive(std::int64_t slice_ns, ch::message &big) noexcept
+{
+	const ssize_t n = ch_channel_recv(replies_.get(), inbox_, sizeof(inbox_), slice_ns);
+
+	if (n != -ENOBUFS)
+		return n;
+	try {
+		std::optional<ch::message> m = replies_.try_take();
+
+		if (!m)
+			return -EAGAIN;
+		big = std::move(*m);
+		return static_cast<ssize_t>(big.size());
+	} catch (const error &e) {
+		return -e.code().value();
+	}
+}
+
+// A reply that no call waits for, or that makes no sense, is dropped.
+void connection::deliver(bytes msg, ch::message &&big)
+{
+	if (msg.size() < sizeof(reply))
+		return;
+	const reply head = load<reply>(msg.data());
+	const unsigned slot = static_cast<unsigned>(head.id & 0xff);
+
+	if (slot >= credits || !under_way_[slot] || under_way_[slot]->id_ != head.id)
+		return;
+	call &c = *under_way_[slot];
+
+	c.head_ = head;
+	if (big) {
+		c.big_ = std::move(big);
+	} else {
+		c.small_len_ = msg.size() - sizeof(reply);
+		std::memcpy(c.small_, msg.data() + sizeof(reply), c.small_len_);
+	}
+	finish(slot, 0);
+}
+
+bool connection::manager_died(unsigned m) noexcept
+{
+	if (!links_[m].is_dead.load(std::memory_order_relaxed)) { // only ever goes from false to true
+		if (ch_peer_is_alive(dir_.managers[m].peer))
+			return false;
+		links_[m].is_dead.store(true, std::memory_order_relaxed); // read under no order: a hint that saves a look
+	}
+	return true;
+}
+
+void connection::look_for_deaths() noexcept
+{
+	for (unsigned slot = 0; slot < credits; slot++)
+		if (under_way_[slot] && manager_died(under_way_[slot]->manager_))
+			finish(slot, -EOWNERDEAD);
+}
+
+const reply &connection::wait(call &c, std::int64_t within_ns)
+{
+	const auto until = within_ns < 0 ? time_point::max() : steady_clock::now() + nanoseconds(within_ns);
+
+	{
+		std::unique_lock<std::mutex> lock(lock_);
+
+		lead_until(lock, [&] { return c.done_ || (within_ns >= 0 && steady_clock::now() >= until); });
+		if (!c.done_)
+			throw error(ETIMEDOUT, (who(dir_, c.manager_) + " does not answer").c_str());
+	}
+	c.conn_ = nullptr;
+	if (c.failure_ == -EOWNERDEAD)
+		raise_dead(c.manager_, EOWNERDEAD);
+	if (c.failure_)
+		raise_ended();
+	return c.head_;
+}
+
+void connection::settle(call &c) noexcept
+{
+	try {
+		if (c.is_under_way())
+			wait(c);
+	} catch (const error &) {
+		// Its manager died, or the dictionary ended.
+	}
+}
+
+bytes connection::pinned(const call &c) const
+{
+	const link &l = links_[c.manager()];
+	const reply &r = c.head();
+
+	if (r.off > ch_segment_len(l.seg.get()) || r.len > ch_segment_len(l.seg.get()) - r.off)
+		throw error(EPROTO, "ddict: a manager named a value outside its memory");
+	return {static_cast<const std::byte *>(ch_segment_addr(l.seg.get())) + r.off, r.len};
+}
+
+void connection::raise_full(unsigned m) const
+{
+	const std::string text = who(dir_, m) + " is full: it has " + std::to_string(dir_.managers[m].memory >> 10) +
+		" KiB; erase keys, or create the dictionary with more memory (ddict_options::memory)";
+
+	throw error(ENOSPC, text.c_str());
+}
+
+void connection::raise_dead(unsigned m, int errnum) const
+{
+	const std::string text =
+		who(dir_, m) + " died and its keys with it; the others go on. Create the dictionary anew to replace it";
+
+	throw error(errnum, text.c_str());
+}
+
+void connection::raise_ended()
+{
+	stale_.store(true, std::memory_order_relaxed); // a hint, see is_stale
+	throw error(ESTALE, ("dictionary " + dir_.name + " was destroyed, or its creator died").c_str());
+}
+
+void connection::fail(unsigned m, int status) const
+{
+	switch (status) {
+	case -ENOSPC:
+		raise_full(m);
+	case -EINVAL:
+		throw error(EINVAL, ("dictionary " + dir_.name + ": the value there is not a number of this kind").c_str());
+	default:
+		throw error(-status, (who(dir_, m) + " refused the request").c_str());
+	}
+}
+
+} // namespace ch::dd

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// directory.cpp - layout of the directory segment, and its checks.
+#include "directory.hpp"
+#include "wire.hpp"
+#include <algorithm>
+#include <atomic>
+
+namespace ch::dd {
+
+namespace {
+
+constexpr std::uint64_t magic = UINT64_C(0x7463696464686331); // "1chddict"
+
+// Shared memory. state is the only word that is written while others may look:
+// | word  | written by              | read by           | order           |
+// | state | creator, once, the last | whoever attaches  | release/acquire |
+struct shared_manager {
+	unsigned char requests[64];
+	std::uint64_t peer;
+	std::uint64_t memory;
+};
+struct shared_directory {
+	std::uint64_t magic;
+	std::uint32_t version;
+	std::uint32_t nr_managers;
+	unsigned char control[64];
+	std::atomic<std::uint32_t> state; // 1: whole
+	std::uint32_t pad;
+	shared_manager managers[];
+};
+static_assert(sizeof(shared_manager) == 80 && offsetof(shared_directory, managers) == 88,
+	      "the directory's layout: bump wire_version");
+
+std::size_t size_for(unsigned nr)
+{
+	return sizeof(shared_directory) + nr * sizeof(shared_manager);
+}
+
+shared_directory *body(ch_segment *seg)
+{
+	return static_cast<shared_directory *>(ch_segment_addr(seg));
+}
+
+descriptor checked(const unsigned char (&from)[64])
+{
+	descriptor d{};
+
+	check(ch_descr_from_bytes(from, sizeof(from), &d));
+	return d;
+}
+
+[[noreturn]] void refuse(const char *why)
+{
+	throw error(EPROTO, (std::string("ddict: this descriptor does not name a dictionary: ") + why).c_str());
+}
+
+} // namespace
+
+segment directory_create(unsigned nr, const std::string &name)
+{
+	ch_segment_attr attr = CH_SEGMENT_ATTR_INIT;
+	ch_segment *seg = nullptr;
+
+	attr.len = size_for(nr);
+	attr.max_peers = 4096;
+	attr.name = name.empty() ? nullptr : name.c_str();
+	check(ch_segment_create(&attr, &seg));
+	return segment(seg);
+}
+
+void directory_publish(ch_segment *seg, const directory &d)
+{
+	shared_directory *s = body(seg);
+
+	s->magic = magic;
+	s->version = wire_version;
+	s->nr_managers = static_cast<std::uint32_t>(d.managers.size());
+	std::memcpy(s->control, d.control.bytes, sizeof(s->control));
+	for (std::size_t m = 0; m < d.managers.size(); m++) {
+		shared_manager &to = s->managers[m];
+
+		std::memcpy(to.requests, d.managers[m].requests.bytes, sizeof(to.requests));
+		to.peer = d.managers[m].peer.id;
+		to.memory = d.managers[m].memory;
+	}
+	// [D1] pairs with [D2]: the directory is whole before its state says so.
+	s->state.store(1, std::memory_order_release);
+}
+
+directory directory_attach(const descriptor &descr)
+{
+	ch_segment *raw = nullptr;
+
+	if (const int kind = ch_descr_kind(&descr); kind >= 0 && kind != CH_DESCR_SEGMENT)
+		refuse("it names a pool or a channel");
+	check(ch_segment_attach(&descr, &raw));
+	const segment seg(raw);
+	const shared_directory *s = body(raw);
+
+	if (ch_segment_len(raw) < sizeof(*s) || s->magic != magic)
+		refuse("the segment holds something else");
+	// [D2] pairs with [D1]: what is copied below was written before.
+	if (s->version != wire_version || s->state.load(std::memory_order_acquire) != 1)
+		refuse("it is of another version, or its creator has not finished");
+	const std::uint32_t nr = s->nr_managers;
+
+	if (nr == 0 || nr > managers_max || size_for(nr) > ch_segment_len(raw))
+		refuse("its number of managers cannot be");
+	directory d{ch_segment_name(raw), checked(s->control), {}};
+
+	for (std::uint32_t m = 0; m < nr; m++) {
+		const shared_manager &from = s->managers[m];
+
+		d.managers.push_back({checked(from.requests), {from.peer}, from.memory});
+	}
+	return d;
+}
+
+} // namespace ch::dd

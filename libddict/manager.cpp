@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+// manager.cpp - the loop of a manager, its clients, and how it answers. What the operations do is in operations.cpp.
+#include "manager.hpp"
+#include <csignal>
+#include <cstdio>
+#include <sys/prctl.h>
+#include <sys/random.h>
+
+namespace ch::dd {
+
+namespace {
+
+descriptor from_bytes(const unsigned char (&b)[64])
+{
+	descriptor d{};
+
+	check(ch_descr_from_bytes(b, sizeof(b), &d));
+	return d;
+}
+
+ch_segment *attach_segment(const descriptor &d)
+{
+	ch_segment *seg = nullptr;
+
+	check(ch_segment_attach(&d, &seg));
+	return seg;
+}
+
+} // namespace
+
+manager::manager(const manager_arg &arg)
+	: requests_(ch::channel::attach(from_bytes(arg.requests))), control_(memory_pool::attach(from_bytes(arg.control))),
+	  seg_(attach_segment(from_bytes(arg.requests))), store_(ch_channel_get_pool(requests_.get())), index_(arg.index)
+{
+}
+
+int manager_main(const void *arg, std::size_t len)
+{
+	manager_arg a;
+	char name[16];
+
+	if (len != sizeof(a))
+		return 2;
+	std::memcpy(&a, arg, sizeof(a));
+	std::snprintf(name, sizeof(name), "ddict-%u", a.index);
+	prctl(PR_SET_NAME, name);
+	// A ^C at the terminal is for the application; when that ends, its spawner ends this process.
+	std::signal(SIGINT, SIG_IGN);
+	std::signal(SIGHUP, SIG_IGN);
+	try {
+		manager(a).serve();
+		return 0;
+	} catch (const std::exception &e) {
+		std::fprintf(stderr, "ddict: manager %u: %s\n", a.index, e.what());
+		return 1;
+	}
+}
+
+void manager::serve()
+{
+	alignas(64) std::byte buf[inline_max];
+
+	for (;;) {
+		const ssize_t n = ch_channel_recv(requests_.get(), buf, sizeof(buf), CH_FOREVER);
+
+		if (n >= 0)
+			handle({buf, static_cast<std::size_t>(n)}, nullptr);
+		else if (n == -ENOBUFS)
+			take_large();
+		else if (n == -EPIPE || n == -ESTALE)
+			return;
+		else
+			raise(n);
+	}
+}
+
+// A message that has a block of its own: a large value, which stays where it is, or a batch.
+void manager::take_large()
+{
+	std::optional<ch::message> m = requests_.try_take();
+
+	if (m)
+		handle(m->bytes(), &*m);
+}
+
+// Copies the header out before it looks at it: the block may still be written by a hostile sender.
+bool manager::parse(bytes msg, call &out)
+{
+	if (msg.size() < sizeof(request))
+		return false;
+	out.head = load<request>(msg.data());
+	const std::size_t klen = out.head.klen, voff = out.head.voff;
+
+	if (klen > key_max || voff > msg.size() || sizeof(request) + klen > voff)
+		return false;
+	out.key = msg.subspan(sizeof(request), klen);
+	out.value = msg.subspan(voff);
+	return true;
+}
+
+void manager::handle(bytes msg, ch::message *owner)
+{
+	call c{};
+
+	if (!parse(msg, c))
+		return; // nobody to answer to
+	if (c.head.what == static_cast<std::uint32_t>(op::hello)) {
+		hello(c);
+		return;
+	}
+	c.from = find_client(c.head.client);
+	if (!c.from) {
+		// From one who found no room for a reply channel.
+		if (c.head.what == static_cast<std::uint32_t>(op::reap))
+			reap();
+		return;
+	}
+	try {
+		dispatch(c, owner);
+	} catch (const std::bad_alloc &) {
+		answer(c, -ENOMEM);
+	}
+}
+
+manager::client *manager::find_client(std::uint64_t id)
+{
+	const std::size_t i = id & 0xffff;
+
+	return id && i < clients_.size() && clients_[i].id == id ? &clients_[i] : nullptr;
+}
+
+manager::client &manager::fresh_client()
+{
+	std::uint64_t nonce = 0;
+	std::size_t i = 0;
+
+	while (i < clients_.size() && clients_[i].id)
+		i++;
+	if (i == clients_.size()) {
+		if (i == 0xffff)
+			throw std::bad_alloc();
+		clients_.emplace_back();
+	}
+	while (nonce >> 16 == 0)
+		if (getrandom(&nonce, sizeof(nonce), 0) != sizeof(nonce))
+			nonce = (next_pin_ += 0x10000) << 16;
+	clients_[i].id = (nonce & ~std::uint64_t{0xffff}) | i;
+	return clients_[i];
+}
+
+void manager::hello(const call &c)
+{
+	if (c.value.size() != sizeof(hello_body))
+		return;
+	const hello_body body = load<hello_body>(c.value.data());
+
+	try {
+		reap();
+		ch::channel replies = ch::channel::attach(from_bytes(body.channel));
+		client &to = fresh_client();
+
+		to.peer = {body.peer};
+		to.replies = std::move(replies);
+		answer(to, {c.head.id, 0, 0, to.id, 0, 0}, {});
+	} catch (const std::exception &) {
+		// A channel that is not there (the client has gone already), or no memory: no way to say so. The client's
+		// hello has a deadline.
+	}
+}
+
+// Its channel goes with it: whoever waits there learns that it ended.
+void manager::drop(client &c) noexcept
+{
+	c.replies.destroy();
+	c.pins.clear();
+	c.peer = {};
+	c.id = 0;
+}
+
+void manager::reap()
+{
+	for (client &c : clients_)
+		if (c.id && !ch_peer_is_alive(c.peer))
+			drop(c);
+	ch_pool_sweep(ch_channel_get_pool(requests_.get()));
+	ch_pool_sweep(control_.get());
+}
+
+// False if there is no memory for a long message; nothing was sent then.
+bool manager::send(client &to, const void *msg, std::size_t len)
+{
+	const int rc = ch_channel_send(to.replies.get(), msg, len, CH_TRY);
+
+	if (rc == -ENOSPC || rc == -EMSGSIZE)
+		return false;
+	if (rc < 0)
+		drop(to); // gone, or it had more calls under way than it has room for answers
+	return true;
+}
+
+void manager::answer(client &to, reply head, bytes body)
+{
+	std::byte msg[inline_max];
+
+	std::memcpy(msg, &head, sizeof(head));
+	if (!body.empty())
+		std::memcpy(msg + sizeof(head), body.data(), body.size());
+	if (!send(to, msg, sizeof(head) + body.size()))
+		drop(to); // cannot be: it travels in the ring
+}
+
+void manager::answer(const call &c, int status, std::uint64_t arg)
+{
+	answer(*c.from, {c.head.id, status, 0, arg, 0, 0}, {});
+}
+
+} // namespace ch::dd

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// wire.hpp - what clients and managers say to each other, as bytes. Pure: no channel, no memory of others.
+//
+// A request is a `request` header, the key, and from voff on the value, in one message. A reply is a `reply` header and what
+// follows it. Batches and pages are records behind one header. Whoever reads copies the header out first, and checks
+// every length against the message it came in: the other side may be damaged or hostile.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <vector>
+
+namespace ch::dd {
+
+using bytes = std::span<const std::byte>;
+
+enum class op : std::uint32_t {
+	hello = 1,    // body: reply channel's descriptor, client's peer; reply arg: the client's id with this manager
+	bye,          // no reply
+	put,
+	get,
+	erase,
+	contains,
+	fetch_add,    // arg: delta's bits, flags: kind of number; reply arg: the old value's bits
+	size,         // reply arg: keys
+	clear,        // reply arg: keys erased
+	scan,         // arg: where to go on, flags: scan_values or 0; reply arg: where to go on, or scan_end
+	release,      // arg: pin
+	put_many,     // value: records; reply arg: how many were done
+	get_many,     // value: records; reply arg: how many were answered
+	reap,         // look for clients that died, now
+};
+
+// A value that is longer than a reply carries is pinned, and read where it lies: form pinned, off and len in the
+// manager's segment, arg the pin. Views of values will be this same reply, released later.
+enum class form : std::uint32_t { inline_bytes = 0, pinned = 1 };
+
+struct request {
+	std::uint32_t what; // enum op
+	std::uint32_t klen;
+	std::uint64_t client;
+	std::uint64_t id; // the client's name for this call, given back in the reply
+	std::uint64_t arg;
+	std::uint32_t voff; // where in the message the value begins
+	std::uint32_t flags;
+};
+
+struct reply {
+	std::uint64_t id;
+	std::int32_t status; // 0 or a negative errno value
+	std::uint32_t how;   // enum form
+	std::uint64_t arg;
+	std::uint64_t off;
+	std::uint64_t len;
+};
+
+// So that a value that came in the ring can go back in the ring.
+static_assert(sizeof(request) == 40 && sizeof(reply) == 40, "the dictionary's wire format: bump wire_version");
+
+struct hello_body {
+	unsigned char channel[64];
+	std::uint64_t peer;
+};
+
+inline constexpr std::uint32_t wire_version = 1;
+inline constexpr std::uint32_t inline_max = 512;        // of request and reply channels
+inline constexpr std::size_t page_max = 16 * 1024;      // a batch or a page, when there is memory for it
+inline constexpr std::size_t key_max = 64 * 1024;       // bytes of a key
+inline constexpr std::size_t value_align = 64;          // of a value that has a block of its own
+inline constexpr std::uint64_t scan_end = ~std::uint64_t{0};
+inline constexpr std::uint32_t scan_values = 1;
+inline constexpr std::uint32_t len_missing = ~std::uint32_t{0}; // instead of a length in a record: no such key
+inline constexpr std::uint32_t len_large = len_missing - 1;     // ask for this value by itself
+
+constexpr std::size_t round_up(std::size_t n, std::size_t to)
+{
+	return (n + to - 1) / to * to;
+}
+
+template <class T> T load(const void *from)
+{
+	T v;
+
+	std::memcpy(&v, from, sizeof(v));
+	return v;
+}
+
+// Appends records to a message of limited length.
+class packer {
+public:
+	explicit packer(std::size_t header) : buf_(header) {}
+	std::size_t size() const { return buf_.size(); }
+	std::byte *data() { return buf_.data(); }
+	void truncate(std::size_t len) { buf_.resize(len); }
+	void u32(std::uint32_t v) { raw(&v, sizeof(v)); }
+	void raw(const void *from, std::size_t len)
+	{
+		const auto *p = static_cast<const std::byte *>(from);
+
+		buf_.insert(buf_.end(), p, p + len);
+	}
+	std::byte *room(std::size_t len)
+	{
+		buf_.resize(buf_.size() + len);
+		return buf_.data() + buf_.size() - len;
+	}
+
+private:
+	std::vector<std::byte> buf_;
+};
+
+// Reads records; false when the message is shorter than it says.
+class unpacker {
+public:
+	explicit unpacker(bytes b) : left_(b) {}
+	bool empty() const { return left_.empty(); }
+	bytes rest() const { return left_; }
+	bool u32(std::uint32_t &out)
+	{
+		if (left_.size() < sizeof(out))
+			return false;
+		out = load<std::uint32_t>(left_.data());
+		left_ = left_.subspan(sizeof(out));
+		return true;
+	}
+	bool raw(std::size_t len, bytes &out)
+	{
+		if (left_.size() < len)
+			return false;
+		out = left_.first(len);
+		left_ = left_.subspan(len);
+		return true;
+	}
+
+private:
+	bytes left_;
+};
+
+} // namespace ch::dd
