@@ -4,23 +4,39 @@
 # All objects are compiled once, into libchannels_internal.la. libchannels.la is those objects behind the symbol
 # map; tests of internals link libchannels_internal.la instead (never both, and so never libpool.la with it).
 noinst_LTLIBRARIES += libchannels_internal.la
-libchannels_internal_la_SOURCES =
-# As a file lands, move its name from here to the list above:
-#	libchannels/atomic.h \
-#	libchannels/channel.cpp \
-#	libchannels/clock.h \
-#	libchannels/crash.h \
-#	libchannels/descr.cpp libchannels/descr.h \
-#	libchannels/error.cpp libchannels/error.h \
-#	libchannels/event.cpp libchannels/event.h \
-#	libchannels/keeper.cpp libchannels/keeper.h \
-#	libchannels/layout.h \
-#	libchannels/peer.cpp libchannels/peer.h \
-#	libchannels/pool.cpp libchannels/pool.h \
-#	libchannels/ring.cpp libchannels/ring.h \
-#	libchannels/segment.cpp libchannels/segment.h \
-#	libchannels/spawn.cpp \
-#	libchannels/sweep.cpp libchannels/sweep.h
+libchannels_internal_la_SOURCES = \
+	libchannels/atomic.h \
+	libchannels/channel.cpp \
+	libchannels/channel.h \
+	libchannels/clock.h \
+	libchannels/crash.h \
+	libchannels/descr.cpp \
+	libchannels/descr.h \
+	libchannels/error.cpp \
+	libchannels/error.h \
+	libchannels/event.cpp \
+	libchannels/event.h \
+	libchannels/keeper.cpp \
+	libchannels/keeper.h \
+	libchannels/layout.h \
+	libchannels/message.cpp \
+	libchannels/peer.cpp \
+	libchannels/peer.h \
+	libchannels/pool.cpp \
+	libchannels/pool.h \
+	libchannels/ring.cpp \
+	libchannels/ring.h \
+	libchannels/run.cpp \
+	libchannels/run.h \
+	libchannels/segment.cpp \
+	libchannels/segment.h \
+	libchannels/spawn.cpp \
+	libchannels/spawner.cpp \
+	libchannels/spawner.h \
+	libchannels/sweep.cpp \
+	libchannels/sweep.h \
+	libchannels/wait.cpp \
+	libchannels/wait.h
 libchannels_internal_la_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL) $(XXHASH_CFLAGS)
 libchannels_internal_la_CXXFLAGS = $(AM_CXXFLAGS) -fno-exceptions -fno-rtti
 libchannels_internal_la_LIBADD   = $(XXHASH_LIBS)
@@ -30,7 +46,7 @@ libchannels_la_SOURCES =
 nodist_EXTRA_libchannels_la_SOURCES = libchannels/none.cpp # never exists: says that the linker is C++
 libchannels_la_LIBADD  = libchannels_internal.la
 libchannels_la_LDFLAGS = $(AM_LDFLAGS) -version-info $(CHANNELS_LT_VERSION) -no-undefined \
-	-Wl,--version-script=$(top_srcdir)/libchannels/libchannels.map
+	-Wl,-z,nodelete -Wl,--version-script=$(top_srcdir)/libchannels/libchannels.map
 EXTRA_libchannels_la_DEPENDENCIES = $(top_srcdir)/libchannels/libchannels.map
 EXTRA_DIST += libchannels/libchannels.map
 pkgconfig_DATA += libchannels/channels.pc

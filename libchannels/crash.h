@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// crash.h - crash points: places between two shared steps where a test may kill the process.
+//
+// Compiled in by configure --enable-crash-points only. A point is named for the step that was just done, or is
+// about to be done, and each stands between two writes to shared memory.
+#pragma once
+#include "config.h"
+
+namespace ch::core {
+
+#define CH_CRASH_POINTS_LIST(X)                                                                                      \
+	X(send_found) X(send_claimed) X(send_hinted) X(send_block_marked) X(send_copied) X(send_committed)           \
+	X(send_notified)                                                                                             \
+	X(recv_found) X(recv_claimed) X(recv_hinted) X(recv_copied) X(recv_block_taken) X(recv_delivered)            \
+	X(recv_notified) X(recv_tomb_skipping) X(recover_found) X(recover_claimed)                                   \
+	X(event_registered) X(event_bumped) X(event_woken) X(event_slept)                                            \
+	X(block_allocated) X(block_freeing) X(block_freed)                                                           \
+	X(run_begun) X(run_tail_claimed) X(run_words_set) X(run_published) X(run_dissolving) X(run_undoing)          \
+	X(peer_claimed) X(peer_announced) X(peer_leaving)                                                            \
+	X(channel_made) X(channel_hazard) X(channel_attached) X(channel_dying) X(channel_detached)                   \
+	X(channel_finishing)                                                                                         \
+	X(sweep_elected) X(sweep_tombed) X(sweep_block_given_back) X(sweep_recov_marked) X(sweep_recov_announced)    \
+	X(sweep_recov_offered) X(sweep_rings_done) X(sweep_block_done) X(sweep_woken) X(sweep_slot_freed)
+
+enum crash_point : int {
+#define X(name) CP_##name,
+	CH_CRASH_POINTS_LIST(X)
+#undef X
+	CH_NR_CRASH_POINTS
+};
+
+#ifdef CH_CRASH_POINTS
+extern void (*ch_crash_hook)(int id);
+#define CH_CRASH_POINT(name)                                        \
+	do {                                                        \
+		if (::ch::core::ch_crash_hook)                      \
+			::ch::core::ch_crash_hook(::ch::core::CP_##name); \
+	} while (0)
+#else
+#define CH_CRASH_POINT(name) ((void)0)
+#endif
+
+} // namespace ch::core

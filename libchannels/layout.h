@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// layout.h - every byte that lies in shared memory.
+//
+// Truth lives in single 64-bit words; every change of state is one compare-and-swap or one store by the only
+// process that may make it; every claim names its owner in the same word. All else is a hint. Offsets, never
+// pointers. Geometry is checked and copied when a process attaches and never read again.
+//
+//   segment:  header | peer slots | user bytes
+//   pool:     header | page words | block words | pages          (in the user bytes of a segment)
+//   channel:  header | attached-peer bits | P words | Q words | slots     (in one block of a pool)
+#pragma once
+#include "atomic.h"
+
+namespace ch::core {
+
+inline constexpr u64 SEGMENT_MAGIC = 0x31544e474553'4843; // "CHSEGNT1"
+inline constexpr u64 POOL_MAGIC = 0x314c4f4f50'2d4843;
+inline constexpr u64 CHANNEL_MAGIC = 0x314e414843'2d4843;
+inline constexpr u32 LAYOUT_VERSION = 1;
+
+inline constexpr u32 OWNER_BITS = 18;
+inline constexpr u32 NOBODY = 0;
+inline constexpr u32 CLOSER = (1u << OWNER_BITS) - 1; // owner of the claim that seals a closed channel
+inline constexpr u32 MAX_PEERS = 65536;
+
+// ---- event: futex sequence in the low half, who waits in the high half (event.h)
+struct event {
+	shared<u64> v;
+};
+
+// ---- segment
+enum segment_state : u32 { SEGMENT_NEW = 0, SEGMENT_READY = 1, SEGMENT_DESTROYED = 2 };
+
+/*
+ * word           written by                 read by            order
+ * state          creator, destroyer         attachers          release / acquire
+ * rotor          attachers                  attachers          relaxed: where to look for a free slot first
+ * unwatched      attachers                  keepers            relaxed: a keeper could not be told of a newcomer
+ * the rest       creator, before READY      attachers, copied
+ */
+struct segment_header {
+	u64 magic;
+	u32 version;
+	u32 max_peers;
+	u64 id;    // its name is "/ch-" and this in hexadecimal
+	u64 birth; // tells it from an earlier one of the same name
+	u64 nonce; // what a descriptor must know
+	u64 total_len;
+	u64 user_off;
+	u64 user_len;
+	alignas(LINE) shared<u32> state;
+	shared<u32> rotor;
+	shared<u32> unwatched;
+	u32 pad;
+	u64 pid_ns;  // inode of the pid namespace that peer names are meant in
+	u64 creator; // peer name
+	char name[208];
+};
+static_assert(offsetof(segment_header, state) == 64 && sizeof(segment_header) == 320, "shared layout: bump LAYOUT_VERSION");
+
+/*
+ * id       CAS 0 -> name of the process (peer.h) by itself; back to 0 by its elected sweeper or at a clean detach
+ * sweeper  CAS 0 -> name of the one process that sweeps this slot; taken over from a dead one by CAS
+ * hazard   block index + 1 of a channel that its process, or its sweeper, looks at unattached (sweep.h)
+ */
+struct alignas(LINE) peer_slot {
+	shared<u64> id;
+	shared<u64> sweeper;
+	shared<u64> hazard;
+};
+static_assert(sizeof(peer_slot) == 64, "shared layout: bump LAYOUT_VERSION");
+
+// ---- pool
+inline constexpr u64 PAGE = 4096;
+inline constexpr u64 MIN_BLOCK = 128;
+inline constexpr u64 WORDS_PER_PAGE = PAGE / MIN_BLOCK;
+
+enum pool_state : u32 { POOL_NONE = 0, POOL_READY = 1, POOL_DESTROYED = 2 };
+
+struct pool_header {
+	u64 magic;
+	u64 nr_pages;
+	u64 page_words_off; // all offsets from this header
+	u64 block_words_off;
+	u64 data_off;
+	u64 own_segment; // the segment goes with the pool
+	alignas(LINE) event freed;
+	shared<u32> state;
+};
+static_assert(sizeof(pool_header) == 128, "shared layout: bump LAYOUT_VERSION");
+
+// Page word: kind:3 (low), then for BUILD and HEAD size class:11 and owner:18, for TAIL the distance to the head.
+//   FREE -> BUILD(me) -> HEAD            a run of pages becomes blocks of one class; its other pages FREE -> TAIL
+//   HEAD -> BUILD(me) -> FREE            and back, when all its blocks are free (run.cpp)
+enum page_kind : u32 { PG_FREE = 0, PG_BUILD = 1, PG_HEAD = 2, PG_TAIL = 3 };
+
+inline constexpr u64 page_word(page_kind k, u32 cls, u32 owner) { return k | u64{cls} << 3 | u64{owner} << 14; }
+inline constexpr u64 tail_word(u64 dist) { return PG_TAIL | dist << 3; }
+inline constexpr page_kind page_kind_of(u64 w) { return static_cast<page_kind>(w & 7); }
+inline constexpr u32 page_class(u64 w) { return static_cast<u32>(w >> 3 & 0x7ff); }
+inline constexpr u32 page_owner(u64 w) { return static_cast<u32>(w >> 14 & CLOSER); }
+inline constexpr u64 tail_dist(u64 w) { return w >> 3; }
+
+// Block word: tag:42 (new at every allocation), state:4, owner:18.
+//   FREE -> OWNED(p) -> SENDING(p) -> OWNED(q) -> FREE                    the life of a message
+//   SENDING(dead) -> INCHAN -> OWNED(q)                                   its sender died after the commit
+//   OWNED(p) -> CHANNEL -> DYING -> FINAL(p) -> FREE                      the life of a channel
+enum block_state : u32 { B_NONE, B_FREE, B_OWNED, B_SENDING, B_INCHAN, B_CHANNEL, B_DYING, B_FINAL };
+
+inline constexpr u64 block_word(u64 tag, block_state s, u32 owner) { return tag << 22 | u64{s} << 18 | owner; }
+inline constexpr u64 block_tag(u64 w) { return w >> 22; }
+inline constexpr block_state block_state_of(u64 w) { return static_cast<block_state>(w >> 18 & 15); }
+inline constexpr u32 block_owner(u64 w) { return static_cast<u32>(w & CLOSER); }
+
+// ---- channel
+enum channel_flags : u32 { CHANNEL_CLOSING = 1, CHANNEL_DESTROYED = 2 };
+
+struct channel_header {
+	u64 magic;
+	u32 lg_slots;
+	u32 stride; // bytes from slot to slot
+	u32 max_peers;
+	u32 pad;
+	u64 bits_off; // all offsets from this header
+	u64 p_off;
+	u64 q_off;
+	u64 slots_off;
+	u64 len;
+	// One line that both sides read at every message and nobody writes while nobody sleeps.
+	alignas(LINE) event not_empty;
+	event not_full;
+	shared<u32> flags;
+	shared<u32> recov; // not 0: some slot may be in RECOV
+	alignas(LINE) shared<u64> tail; // hints, at most some tickets behind
+	alignas(LINE) shared<u64> head;
+};
+static_assert(offsetof(channel_header, not_empty) == 64 && offsetof(channel_header, tail) == 128 &&
+		      offsetof(channel_header, head) == 192 && sizeof(channel_header) == 256,
+	      "shared layout: bump LAYOUT_VERSION");
+
+// Slot word: cycle:60, state:4. Claim word: count:46, owner:18. ring.h has the algorithm.
+enum slot_state : u32 { S_EMPTY, S_FULL, S_TOMB, S_RECOV };
+enum slot_kind : u32 { KIND_INLINE = 1, KIND_BLOCK = 2 };
+
+struct slot {
+	shared<u64> w;
+	u32 len;
+	u32 kind;
+	u8 data[48]; // or more: stride - 16 bytes. For KIND_BLOCK: struct block_ref
+};
+static_assert(sizeof(slot) == 64, "shared layout: bump LAYOUT_VERSION");
+inline constexpr u32 SLOT_HEAD = 16;
+
+struct block_ref {
+	u64 index;
+	u64 tag;
+};
+
+inline constexpr u64 slot_word(u64 cycle, slot_state s) { return cycle << 4 | s; }
+inline constexpr u64 slot_cycle(u64 w) { return w >> 4; }
+inline constexpr slot_state slot_state_of(u64 w) { return static_cast<slot_state>(w & 15); }
+inline constexpr u64 claim_word(u64 count, u32 owner) { return count << OWNER_BITS | owner; }
+inline constexpr u64 claim_count(u64 w) { return w >> OWNER_BITS; }
+inline constexpr u32 claim_owner(u64 w) { return static_cast<u32>(w & CLOSER); }
+
+} // namespace ch::core

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// peer.cpp - process names and liveness out of /proc.
+#include "config.h"
+#include "peer.h"
+#include <cerrno>
+#include <channels/base.h>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace ch::core {
+
+struct proc_stat {
+	char state;
+	long nr_threads;
+	u64 start;
+};
+
+// Reads /proc/<pid>/stat. Returns 0, or a negative errno value.
+static int read_stat(pid_t pid, proc_stat &out) noexcept
+{
+	char path[32], buf[1024];
+	std::snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	const int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	const ssize_t n = read(fd, buf, sizeof(buf) - 1);
+	const int err = errno;
+	close(fd);
+	if (n <= 0)
+		return n < 0 ? -err : -ESRCH;
+	buf[n] = '\0';
+	const char *p = std::strrchr(buf, ')'); // the name before it may hold anything
+	unsigned long long start;
+
+	if (!p || std::sscanf(p + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %ld %*d %llu",
+			      &out.state, &out.nr_threads, &start) != 3)
+		return -EPROTO;
+	out.start = start;
+	return 0;
+}
+
+u64 peer_id_of(pid_t pid) noexcept
+{
+	proc_stat st;
+
+	return read_stat(pid, st) == 0 ? st.start << PID_BITS | static_cast<u64>(pid) : 0;
+}
+
+// The pid is checked each time: a child made by a raw clone(2) runs no fork handler.
+u64 peer_self() noexcept
+{
+	static std::atomic<u64> self;
+	const pid_t pid = getpid();
+	u64 id = self.load(relaxed); // nobody looks: the value is the same whoever computes it
+
+	if (peer_pid(id) != pid) {
+		id = peer_id_of(pid);
+		if (id == 0)
+			id = static_cast<u64>(pid); // no /proc: the pid alone
+		self.store(id, relaxed);
+	}
+	return id;
+}
+
+bool peer_is_alive(u64 id) noexcept
+{
+	const int saved = errno;
+	proc_stat st;
+	int rc = read_stat(peer_pid(id), st);
+
+	if (rc == 0) {
+		const bool same = st.start == id >> PID_BITS || id >> PID_BITS == 0;
+		const bool gone = (st.state == 'Z' || st.state == 'X') && st.nr_threads <= 1;
+		errno = saved;
+		return same && !gone;
+	}
+	// No /proc, or it hides other users' processes: then only the kernel's word that the pid is free is proof.
+	rc = kill(peer_pid(id), 0) == 0 || errno != ESRCH;
+	errno = saved;
+	return rc;
+}
+
+u64 peer_pid_namespace() noexcept
+{
+	struct stat st;
+
+	return stat("/proc/self/ns/pid", &st) == 0 ? st.st_ino : 0;
+}
+
+} // namespace ch::core
+
+struct ch_peer ch_peer_self(void)
+{
+	return {ch::core::peer_self()};
+}
+
+pid_t ch_peer_pid(struct ch_peer peer)
+{
+	return ch::core::peer_pid(peer.id);
+}
+
+int ch_peer_is_alive(struct ch_peer peer)
+{
+	return peer.id != 0 && ch::core::peer_is_alive(peer.id);
+}

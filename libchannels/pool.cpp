@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: Apache-2.0
+// pool.cpp - the public block pool: geometry, waiting for memory, statistics.
+#include "config.h"
+#include "pool.h"
+#include "channel.h"
+#include "error.h"
+#include "event.h"
+#include "keeper.h"
+#include "sweep.h"
+#include <cerrno>
+#include <cstring>
+
+namespace ch::core {
+
+static constexpr u64 MIN_POOL = 64 << 10;
+static constexpr i64 SLICE_NS = 100000000; // how often a waiter looks for dead peers when nobody watches them
+
+struct geometry {
+	u64 nr_pages, page_words_off, block_words_off, data_off;
+};
+
+static constexpr u64 round_up(u64 n, u64 to) { return (n + to - 1) / to * to; }
+
+static geometry geometry_of(u64 len) noexcept
+{
+	const u64 per_page = 8 + WORDS_PER_PAGE * 8 + PAGE;
+	geometry g;
+
+	for (g.nr_pages = len / per_page;; g.nr_pages--) { // once or twice
+		g.page_words_off = sizeof(pool_header);
+		g.block_words_off = round_up(g.page_words_off + g.nr_pages * 8, LINE);
+		g.data_off = round_up(g.block_words_off + g.nr_pages * WORDS_PER_PAGE * 8, PAGE);
+		if (g.nr_pages == 0 || g.data_off + g.nr_pages * PAGE <= len)
+			return g;
+	}
+}
+
+static void map_pool(ch_pool *pool, const geometry &g) noexcept
+{
+	u8 *base = pool->seg->base + pool->seg->user_off;
+
+	pool->map.pages = reinterpret_cast<shared<u64> *>(base + g.page_words_off);
+	pool->map.words = reinterpret_cast<shared<u64> *>(base + g.block_words_off);
+	pool->map.data = base + g.data_off;
+	pool->map.nr_pages = g.nr_pages;
+	pool->hdr = reinterpret_cast<pool_header *>(base);
+}
+
+// The pool in seg's user bytes, if there is one. Its words are checked against what the segment's size gives.
+int pool_use(ch_segment *seg) noexcept
+{
+	ch_pool *pool = &seg->pool;
+	const geometry g = geometry_of(seg->user_len);
+	const pool_header *h = reinterpret_cast<const pool_header *>(seg->base + seg->user_off);
+
+	if (pool->hdr)
+		return 0;
+	if (seg->user_len < MIN_POOL || h->state.load(acquire) == POOL_NONE) // [L2] pairs with [L1]
+		return -ENOENT;
+	if (h->magic != POOL_MAGIC || h->nr_pages != g.nr_pages || h->page_words_off != g.page_words_off ||
+	    h->block_words_off != g.block_words_off || h->data_off != g.data_off)
+		return fail(-EPROTO, "segment %s: its pool is damaged", seg->name);
+	pool->own_segment = h->own_segment != 0;
+	map_pool(pool, g);
+	return 0;
+}
+
+static int format_pool(ch_segment *seg, bool own_segment) noexcept
+{
+	const geometry g = geometry_of(seg->user_len);
+	pool_header *h = reinterpret_cast<pool_header *>(seg->base + seg->user_off);
+
+	if (seg->user_len < MIN_POOL)
+		return fail(-EINVAL, "segment %s: a pool needs %llu bytes", seg->name,
+			    static_cast<unsigned long long>(MIN_POOL));
+	if (h->state.load(acquire) != POOL_NONE) // [L2] pairs with [L1]
+		return fail(-EEXIST, "segment %s has a pool", seg->name);
+	std::memset(seg->base + seg->user_off, 0, g.data_off); // the user may have written there; zero words: all free
+	h->magic = POOL_MAGIC;
+	h->nr_pages = g.nr_pages;
+	h->page_words_off = g.page_words_off;
+	h->block_words_off = g.block_words_off;
+	h->data_off = g.data_off;
+	h->own_segment = own_segment;
+	map_pool(&seg->pool, g);
+	seg->pool.own_segment = own_segment;
+	h->state.store(POOL_READY, release); // [L1] pairs with [L2]: the header is whole before it says so
+	return 0;
+}
+
+int pool_attach(const descr &d, ch_pool **out) noexcept
+{
+	ch_segment *seg;
+	int rc = segment_attach(d, &seg);
+
+	if (rc < 0)
+		return rc;
+	rc = pool_use(seg);
+	if (rc == -ENOENT)
+		rc = fail(-EPROTO, "segment %s holds no pool", seg->name);
+	if (rc == 0 && pool_is_destroyed(&seg->pool))
+		rc = fail(-ESTALE, "pool %s was destroyed", seg->name);
+	if (rc < 0) {
+		segment_unref(seg);
+		return rc;
+	}
+	seg->pool.refs++;
+	*out = &seg->pool;
+	return 0;
+}
+
+void pool_unref(ch_pool *pool) noexcept
+{
+	pool->refs--;
+	segment_unref(pool->seg);
+}
+
+static int pool_create(const ch_pool_attr &a, ch_pool **out) noexcept
+{
+	ch_segment_attr sa = CH_SEGMENT_ATTR_INIT;
+	ch_segment *seg = a.segment;
+	int rc = 0;
+
+	sa.len = a.len;
+	sa.max_peers = a.max_peers;
+	if (!seg)
+		rc = ch_segment_create(&sa, &seg);
+	else if (seg->hdr->state.load(relaxed) == SEGMENT_DESTROYED) // a flag
+		rc = fail(-ESTALE, "segment %s was destroyed", seg->name);
+	else
+		seg->refs++;
+	if (rc == 0)
+		rc = segment_join(seg);
+	if (rc >= 0)
+		rc = format_pool(seg, !a.segment);
+	if (rc == 0) {
+		seg->pool.refs++;
+		*out = &seg->pool;
+	} else if (seg && a.segment) {
+		seg->refs--;
+	} else if (seg) {
+		ch_segment_destroy(seg);
+	}
+	return rc < 0 ? rc : 0;
+}
+
+int pool_default(ch_pool **out) noexcept
+{
+	static ch_pool *pool;
+	static u64 whose; // a forked child makes its own
+	const ch_pool_attr a = CH_POOL_ATTR_INIT;
+
+	if (!pool || whose != static_cast<u64>(getpid()) || pool_is_destroyed(pool)) {
+		const int rc = pool_create(a, &pool);
+		if (rc < 0) {
+			pool = nullptr;
+			return rc;
+		}
+		whose = static_cast<u64>(getpid());
+		std::atexit([] {
+			if (whose == static_cast<u64>(getpid()))
+				ch_pool_destroy(pool);
+		});
+	}
+	pool->refs++;
+	pool->seg->refs++;
+	*out = pool;
+	return 0;
+}
+
+int pool_me(ch_pool *pool) noexcept
+{
+	const u32 me = pool->seg->me.load(relaxed); // set before this handle was given out, or by the next line
+
+	if (me != NOBODY) [[likely]]
+		return static_cast<int>(me);
+	registry_lock lock;
+	return segment_join(pool->seg);
+}
+
+int pool_check(ch_pool *pool) noexcept
+{
+	if (!pool || !pool->hdr)
+		return fail(-EINVAL, "pool: NULL");
+	return pool_is_destroyed(pool) ? fail(-ESTALE, "pool %s was destroyed", pool->seg->name) : 0;
+}
+
+// ---- allocation
+
+static int wait_for_memory(ch_pool *pool, u32 cls, u32 me, i64 until_ns, u64 &index) noexcept
+{
+	for (;;) {
+		registration r = event_register(pool->hdr->freed);
+		index = block_alloc(pool->map, cls, me);
+		if (index != NO_BLOCK)
+			return 0;
+		if (pool_is_destroyed(pool))
+			return fail(-ESTALE, "pool %s was destroyed", pool->seg->name);
+		const i64 now = now_ns();
+		if (now >= until_ns)
+			return -ETIMEDOUT;
+		const i64 slice = keeper_runs() ? NEVER : now + SLICE_NS;
+		event_wait(pool->hdr->freed, r, until_ns < slice ? until_ns : slice);
+		if (!keeper_runs())
+			sweep_dead(pool->seg);
+	}
+}
+
+int pool_alloc(ch_pool *pool, u64 len, bool is_try, i64 until_ns, block_place &out) noexcept
+{
+	const u32 cls = len <= pool->map.nr_pages * PAGE ? class_of(len) : NR_CLASSES;
+	const int me = pool_me(pool);
+
+	if (me < 0)
+		return me;
+	if (cls >= NR_CLASSES || run_pages(cls) > pool->map.nr_pages)
+		return fail(-EMSGSIZE, "pool %s: %llu bytes can never fit in %llu", pool->seg->name,
+			    static_cast<unsigned long long>(len),
+			    static_cast<unsigned long long>(pool->map.nr_pages * PAGE));
+	u64 index = block_alloc(pool->map, cls, static_cast<u32>(me));
+	if (index == NO_BLOCK && is_try)
+		return fail(-ENOSPC, "pool %s is full", pool->seg->name);
+	if (index == NO_BLOCK) {
+		const int rc = wait_for_memory(pool, cls, static_cast<u32>(me), until_ns, index);
+		if (rc < 0)
+			return rc;
+	}
+	out = {index, class_len(cls), pool->map.data + index / WORDS_PER_PAGE * PAGE + index % WORDS_PER_PAGE * class_len(cls),
+	       &pool->map.words[index]};
+	return 0;
+}
+
+void pool_free(ch_pool *pool, const block_place &b) noexcept
+{
+	const int me = pool_me(pool);
+
+	if (me > 0 && block_free(pool->map, b, static_cast<u32>(me)))
+		event_notify(pool->hdr->freed, EVERYBODY); // what fits whom is not known here
+}
+
+} // namespace ch::core
+
+using namespace ch::core;
+
+int ch_pool_create(const struct ch_pool_attr *attr, struct ch_pool **out_pool)
+{
+	ch_pool_attr a;
+	const int rc = read_attr(attr, &a, sizeof(a));
+
+	if (rc < 0)
+		return rc;
+	if (!out_pool)
+		return fail(-EINVAL, "pool: out_pool is NULL");
+	if (a.segment && (a.len || a.max_peers))
+		return fail(-EINVAL, "pool: len and max_peers are the segment's");
+	if (!a.segment && a.len && a.len < MIN_POOL)
+		return fail(-EINVAL, "pool: under %llu bytes", static_cast<unsigned long long>(MIN_POOL));
+	registry_lock lock;
+	return pool_create(a, out_pool);
+}
+
+int ch_pool_attach(const struct ch_descr *descr, struct ch_pool **out_pool)
+{
+	ch::core::descr d;
+	const int rc = descr_open(descr, d);
+
+	if (rc < 0)
+		return rc;
+	if (!out_pool)
+		return fail(-EINVAL, "pool: out_pool is NULL");
+	registry_lock lock;
+	return pool_attach(d, out_pool);
+}
+
+void ch_pool_detach(struct ch_pool *pool)
+{
+	registry_lock lock;
+
+	if (pool)
+		pool_unref(pool);
+}
+
+void ch_pool_destroy(struct ch_pool *pool)
+{
+	registry_lock lock;
+
+	if (!pool)
+		return;
+	pool_mark_destroyed(pool->seg);
+	if (pool->own_segment)
+		segment_remove_name(pool->seg);
+	pool_unref(pool);
+}
+
+int ch_pool_get_descr(const struct ch_pool *pool, struct ch_descr *out_descr)
+{
+	if (!pool || !out_descr)
+		return fail(-EINVAL, "pool: NULL");
+	descr_seal(segment_descr(pool->seg, CH_DESCR_POOL, 0, 0), out_descr);
+	return 0;
+}
+
+int ch_pool_alloc(struct ch_pool *pool, size_t len, int64_t timeout_ns, void **out_addr)
+{
+	block_place b;
+	int rc = pool_check(pool);
+
+	if (rc == 0 && (len == 0 || !out_addr))
+		rc = fail(-EINVAL, "pool: len 0 or out_addr NULL");
+	if (rc == 0)
+		rc = pool_alloc(pool, len, timeout_ns == CH_TRY, timeout_ns == CH_TRY ? 0 : deadline_of(timeout_ns), b);
+	if (rc == 0)
+		*out_addr = b.addr;
+	return rc;
+}
+
+int ch_pool_free(struct ch_pool *pool, void *addr)
+{
+	block_place b;
+
+	if (!pool || !pool->hdr)
+		return fail(-EINVAL, "pool: NULL");
+	if (!addr)
+		return 0;
+	if (!block_find_addr(pool->map, addr, b))
+		return fail(-EINVAL, "pool %s: no block begins at %p", pool->seg->name, addr);
+	const int me = pool_me(pool);
+	if (me < 0)
+		return me;
+	const u64 w = b.word->load(relaxed); // ours, or refused
+	if (block_state_of(w) == B_FREE || block_state_of(w) == B_NONE)
+		return fail(-EINVAL, "pool %s: the block at %p is free", pool->seg->name, addr);
+	if (block_state_of(w) != B_OWNED || block_owner(w) != static_cast<u32>(me))
+		return fail(-EPERM, "pool %s: the block at %p is not this process's", pool->seg->name, addr);
+	pool_free(pool, b);
+	return 0;
+}
+
+ssize_t ch_pool_block_len(struct ch_pool *pool, const void *addr)
+{
+	block_place b;
+
+	if (!pool || !pool->hdr || !addr || !block_find_addr(pool->map, addr, b))
+		return fail(-EINVAL, "pool: no block begins at %p", addr);
+	return static_cast<ssize_t>(b.len);
+}
+
+// The longest stretch of pages that are free or belong to runs whose blocks are all free.
+static u64 largest_free(const run_map &m) noexcept
+{
+	u64 best = 0, cur = 0;
+
+	for (u64 p = 0; p < m.nr_pages;) {
+		const u64 w = m.pages[p].load(relaxed); // a picture of a moment
+		const u32 cls = page_class(w);
+		u64 n = 1;
+		bool is_free = page_kind_of(w) == PG_FREE;
+		if (page_kind_of(w) == PG_HEAD && cls < NR_CLASSES) {
+			n = run_pages(cls);
+			is_free = true;
+			for (u64 k = 0; k < run_blocks(cls); k++)
+				is_free &= block_state_of(m.words[p * WORDS_PER_PAGE + k].load(relaxed)) == B_FREE;
+		}
+		cur = is_free ? cur + n : 0;
+		best = cur > best ? cur : best;
+		p += n;
+	}
+	if (best == 0)
+		return 0;
+	u32 cls = class_of(best * PAGE); // the class that these pages can hold a run of
+	while (cls > 0 && run_pages(cls) > best)
+		cls--;
+	return class_len(cls);
+}
+
+int ch_pool_get_stats(struct ch_pool *pool, struct ch_pool_stats *out_stats)
+{
+	ch_pool_stats s = {};
+	const int rc = pool_check(pool);
+
+	if (rc < 0)
+		return rc;
+	if (!out_stats)
+		return fail(-EINVAL, "pool: out_stats is NULL");
+	s.len = pool->map.nr_pages * PAGE;
+	for_each_block(pool->map, [&s](const block_place &b, u64 w) {
+		const block_state st = block_state_of(w);
+		if (st == B_NONE || st == B_FREE)
+			return;
+		s.used += b.len;
+		s.nr_used++;
+		s.nr_channels += st == B_CHANNEL;
+	});
+	s.largest = largest_free(pool->map);
+	for (u32 i = 1; i <= pool->seg->max_peers; i++)
+		s.nr_peers += pool->seg->peers[i].id.load(relaxed) != 0; // a picture of a moment
+	*out_stats = s;
+	return 0;
+}
+
+int ch_pool_sweep(struct ch_pool *pool)
+{
+	const int rc = pool_check(pool);
+
+	if (rc < 0)
+		return rc;
+	const int me = pool_me(pool);
+	return me < 0 ? me : sweep_dead(pool->seg);
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+// ring.h - the crash-tolerant ring: any number of producers and consumers, any of which may die at any instruction.
+//
+// Ticket t belongs to slot i = t mod N in cycle c = t div N. Three words per slot, the claims apart from the payload's
+// line so that a claim does not disturb a peer that polls the slot:
+//   P[i]   count:46, owner:18   a producer claims ticket t by CAS (c, *) -> (c+1, me), only while the slot is EMPTY(c)
+//   Q[i]   count:46, owner:18   a consumer claims ticket t by CAS (c, *) -> (c+1, me), only while FULL(c) or TOMB(c)
+//   s.w    cycle:60, state:4    EMPTY(c) -> FULL(c) -> EMPTY(c+1)    the commit and the delivery
+//                               EMPTY(c) -> TOMB(c) -> EMPTY(c+1)    the claimer died before its commit: anybody helps
+//                               FULL(c) -> RECOV(c) -> EMPTY(c+1)    the reader died: its sweeper; Q = (c+1, nobody)
+//                                                                    then means "take it again"
+// There is no instruction at which a claim without an owner exists. tail, head and recov are hints: stale or
+// lost values cost time, never truth.
+//
+// Commit and delivery are plain stores. They were compare-and-swaps as long as a process could be declared dead
+// and still run; but here (peer.h) dead means that no thread of it will ever run again, so the claim's owner is
+// the only one who writes the slot until it is proved dead, and whoever helps then races with other helpers only.
+//
+// Between claim and commit, and between claim and delivery, there is no user code and no system call.
+#pragma once
+#include "crash.h"
+#include "event.h"
+#include "layout.h"
+#include "run.h"
+#include <cerrno>
+#include <cstring>
+
+namespace ch::core {
+
+struct ring {
+	channel_header *h = nullptr;
+	u8 *slots = nullptr;
+	shared<u64> *p = nullptr, *q = nullptr;
+	u64 mask = 0;
+	u32 lg = 0, stride = 0, inline_max = 0;
+	alignas(LINE) std::atomic<u64> send_at = 0; // this process's hints: the first ticket worth a look
+	std::atomic<u64> recv_at = 0;
+
+	slot &at(u64 i) const noexcept { return *reinterpret_cast<slot *>(slots + i * stride); }
+	u64 cycle(u64 t) const noexcept { return t >> lg; }
+};
+
+// Hints are published at every eighth ticket, which keeps their lines out of most messages.
+inline constexpr u64 HINT_EVERY = 8;
+
+u64 ring_bytes(u32 lg_slots, u32 stride, u32 max_peers) noexcept;
+void ring_format(u8 *at, u32 lg_slots, u32 stride, u32 max_peers) noexcept;
+// Checks the geometry of a channel that has block_len bytes and copies it. False: it is damaged.
+bool ring_open(ring &r, u8 *at, u64 block_len, u32 max_peers) noexcept;
+inline shared<u64> *ring_bits(const ring &r) noexcept { return reinterpret_cast<shared<u64> *>(r.h + 1); }
+
+u64 ring_count(const ring &r) noexcept;
+// Whose unfinished claim keeps the next send or receive from going on; NOBODY if no claim does.
+u32 ring_blocker_of_send(const ring &r) noexcept;
+u32 ring_blocker_of_recv(const ring &r) noexcept;
+
+// Gives back what a dead peer had claimed. By its elected sweeper only. Its blocks that lie in committed messages
+// are marked INCHAN.
+void ring_sweep(const ring &r, const run_map &m, u32 dead) noexcept;
+// Frees the blocks of all messages. By who has the channel as FINAL.
+void ring_drain(const ring &r, run_map &m, u32 me) noexcept;
+
+// Takes a block over that a message brought. False: the block is not what the message says.
+bool block_take(const run_map &m, const block_ref &ref, u32 me, block_place &out) noexcept;
+
+// The oldest message that a dead reader left; claiming it. True if there is one, if it is ours now.
+bool ring_find_recovered(const ring &r, u64 &out_ticket) noexcept;
+bool ring_claim_recovered(const ring &r, u64 ticket, u32 me) noexcept;
+
+// ---- the message path
+
+// The ticket after a taken one. A claim count of n in slot i says that the ticket of cycle n-1 is taken.
+inline u64 ring_skip(const ring &r, u64 i, u64 count, const shared<u64> &hint) noexcept
+{
+	const u64 next = ((count - 1) << r.lg) + i + 1;
+	// [H2] pairs with [H1]: who sees the hint sees the claims that it speaks of.
+	const u64 h = hint.load(acquire);
+
+	return h > next && h - next <= r.mask + 1 ? h : next;
+}
+
+inline bool ring_is_at(const ring &r, u64 ticket, slot_state s) noexcept
+{
+	return r.at(ticket & r.mask).w.load(relaxed) == slot_word(r.cycle(ticket), s); // whom to wake: a hint
+}
+
+/*
+ * ring_publish - send one message: fill(slot) writes it between claim and commit.
+ *
+ * Returns 0, -EAGAIN (full), -EPIPE (sealed), -EPROTO (damaged).
+ */
+template <class Fill>
+[[gnu::always_inline]] inline int ring_publish(ring &r, u32 me, Fill fill) noexcept
+{
+	u64 t = r.send_at.load(relaxed); // private hint
+
+	for (u64 guard = 4 * (r.mask + 1) + 64; guard > 0; guard--) {
+		const u64 i = t & r.mask, c = r.cycle(t);
+		u64 x = r.p[i].load(acquire); // [C2] pairs with [C1]
+		if (claim_count(x) > c) {
+			if (claim_owner(x) == CLOSER)
+				return -EPIPE;
+			t = ring_skip(r, i, claim_count(x), r.h->tail);
+			continue;
+		}
+		slot &s = r.at(i);
+		// [A2] pairs with [R2]: the last reader is done with the slot before it is EMPTY.
+		const u64 w = s.w.load(acquire);
+		if (claim_count(x) < c || w != slot_word(c, S_EMPTY)) {
+			if (claim_count(x) == c && slot_cycle(w) + 1 == c) {
+				r.send_at.store(t, relaxed);
+				return -EAGAIN;
+			}
+			if (r.p[i].load(acquire) != x) // [C2]
+				continue;
+			r.send_at.store((claim_count(x) << r.lg) + i, relaxed);
+			return -EPROTO;
+		}
+		CH_CRASH_POINT(send_found);
+		// [C1] pairs with [C2]: a claim carries along what its owner saw, the EMPTY of this cycle above all.
+		if (!r.p[i].compare_exchange_strong(x, claim_word(c + 1, me), acq_rel, relaxed))
+			continue;
+		CH_CRASH_POINT(send_claimed);
+		r.send_at.store(t + 1, relaxed);
+		if (t % HINT_EVERY == HINT_EVERY - 1)
+			r.h->tail.store(t + 1, release); // [H1] pairs with [H2]
+		CH_CRASH_POINT(send_hinted);
+		fill(s);
+		CH_CRASH_POINT(send_copied);
+		// [R1] pairs with [A1]: the message is whole before its slot says so. This is the commit.
+		s.w.store(slot_word(c, S_FULL), release);
+		CH_CRASH_POINT(send_committed);
+		event_notify(r.h->not_empty, 1);
+		CH_CRASH_POINT(send_notified);
+		if (!event_is_quiet(r.h->not_full) && ring_is_at(r, t + 1, S_EMPTY)) [[unlikely]]
+			event_wake(r.h->not_full, 1); // pass the baton: the room is more than one message's
+		return 0;
+	}
+	return -EAGAIN;
+}
+
+// What look(slot) says of a message before it is claimed.
+enum class verdict { take, leave, damaged };
+
+// The second half of a receive: the claim is ours.
+template <class Use>
+[[gnu::always_inline]] inline int ring_deliver(const ring &r, u64 t, bool is_good, Use use) noexcept
+{
+	slot &s = r.at(t & r.mask);
+	const int rc = is_good ? use(s) : -EPROTO;
+
+	// [R2] pairs with [A2]: we are done reading before the slot is free. This is the delivery.
+	s.w.store(slot_word(r.cycle(t) + 1, S_EMPTY), release);
+	CH_CRASH_POINT(recv_delivered);
+	event_notify(r.h->not_full, 1);
+	CH_CRASH_POINT(recv_notified);
+	if (!event_is_quiet(r.h->not_empty)) [[unlikely]] {
+		if (r.h->flags.load(relaxed) & CHANNEL_CLOSING) // set before close() woke everybody
+			event_wake(r.h->not_empty, EVERYBODY);
+		else if (ring_is_at(r, t + 1, S_FULL))
+			event_wake(r.h->not_empty, 1); // pass the baton
+	}
+	return rc;
+}
+
+// Seals the end of a closing channel by claiming the next send for nobody, so that no late message slips in.
+// Returns -EPIPE, or -EAGAIN while a message is still being written.
+int ring_seal(const ring &r, u64 t) noexcept;
+
+/*
+ * ring_consume - receive the oldest message: look(slot) says what to do with it, use(slot) reads it.
+ *
+ * refused     what to return when look says leave.
+ *
+ * Returns what use returns, -EAGAIN (empty), refused, -EPIPE (sealed), -EPROTO (damaged; the message is dropped).
+ */
+template <class Look, class Use>
+[[gnu::always_inline]] inline int ring_consume(ring &r, u32 me, int refused, Look look, Use use) noexcept
+{
+	u64 t;
+
+	// Whoever sets the mark wakes us afterwards.
+	while (r.h->recov.load(relaxed) && ring_find_recovered(r, t)) [[unlikely]] {
+		const verdict v = look(r.at(t & r.mask));
+		if (v == verdict::leave)
+			return refused;
+		if (ring_claim_recovered(r, t, me))
+			return ring_deliver(r, t, v == verdict::take, use);
+	}
+	t = r.recv_at.load(relaxed); // private hint
+	for (u64 guard = 4 * (r.mask + 1) + 64; guard > 0; guard--) {
+		const u64 i = t & r.mask, c = r.cycle(t);
+		u64 x = r.q[i].load(acquire); // [C2] pairs with [C1]
+		if (claim_count(x) > c) {
+			t = ring_skip(r, i, claim_count(x), r.h->head);
+			continue;
+		}
+		slot &s = r.at(i);
+		// [A1] pairs with [R1]: a FULL slot's message is whole.
+		const u64 w = s.w.load(acquire);
+		if (claim_count(x) == c && w == slot_word(c, S_FULL)) {
+			const verdict v = look(s);
+			CH_CRASH_POINT(recv_found);
+			if (v == verdict::leave) {
+				if (r.q[i].load(acquire) != x || s.w.load(acquire) != w) // [C2], [A1]: it was another's
+					continue;
+				r.recv_at.store(t, relaxed);
+				return refused;
+			}
+			// [C1] pairs with [C2]. That it succeeds proves that the slot was FULL(c) when look saw it.
+			if (!r.q[i].compare_exchange_strong(x, claim_word(c + 1, me), acq_rel, relaxed))
+				continue;
+			CH_CRASH_POINT(recv_claimed);
+			r.recv_at.store(t + 1, relaxed);
+			if (t % HINT_EVERY == HINT_EVERY - 1)
+				r.h->head.store(t + 1, release); // [H1] pairs with [H2]
+			CH_CRASH_POINT(recv_hinted);
+			return ring_deliver(r, t, v == verdict::take, use);
+		}
+		if (claim_count(x) == c && w == slot_word(c, S_TOMB)) {
+			if (!r.q[i].compare_exchange_strong(x, claim_word(c + 1, me), acq_rel, relaxed)) // [C1]
+				continue;
+			CH_CRASH_POINT(recv_tomb_skipping);
+			s.w.store(slot_word(c + 1, S_EMPTY), release); // [R2] pairs with [A2]
+			event_notify(r.h->not_full, 1);
+			t++;
+			continue;
+		}
+		if (claim_count(x) == c && (w == slot_word(c, S_EMPTY) || slot_cycle(w) + 1 == c)) {
+			r.recv_at.store(t, relaxed);
+			if ((r.h->flags.load(relaxed) & CHANNEL_CLOSING) && w == slot_word(c, S_EMPTY)) [[unlikely]]
+				return ring_seal(r, t);
+			return -EAGAIN; // or its previous reader is not done
+		}
+		if (r.q[i].load(acquire) != x) // [C2]
+			continue;
+		r.recv_at.store((claim_count(x) << r.lg) + i, relaxed);
+		return -EPROTO;
+	}
+	return -EAGAIN;
+}
+
+} // namespace ch::core

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+// run.cpp - forming and dissolving runs of pages; allocating and freeing blocks. See run.h and layout.h.
+//
+// Who may change what:
+//   page FREE -> BUILD(me), FREE -> TAIL       anybody, by CAS; a TAIL is claimed only while its head is BUILD(me)
+//   page BUILD(me) -> HEAD, -> FREE            me, or the sweeper of me
+//   page HEAD -> BUILD(me)                     who owns all blocks of the run, so one process at most
+//   page TAIL -> FREE                          who holds its head as BUILD
+//   block NONE <-> FREE                        who holds the run's head as BUILD
+//   block FREE -> OWNED(me)                    anybody, by CAS, with a new tag; it then looks at the head again, for
+//                                              the run may be another by now, and gives the block back if so
+// A process that dies in between leaves a head BUILD(dead): the sweeper sets the block words to NONE, then the tails
+// FREE, then the head FREE, which is also what the process itself does when it gives up.
+#include "config.h"
+#include "run.h"
+#include "crash.h"
+
+namespace ch::core {
+
+// ---- look-up
+
+bool block_find(const run_map &m, u64 index, block_place &out) noexcept
+{
+	const u64 p = index / WORDS_PER_PAGE, k = index % WORDS_PER_PAGE;
+
+	if (p >= m.nr_pages)
+		return false;
+	const u64 w = m.pages[p].load(acquire); // [G2] pairs with [G1]
+	const u32 cls = page_class(w);
+	if (page_kind_of(w) != PG_HEAD || cls >= NR_CLASSES || k >= run_blocks(cls) || p + run_pages(cls) > m.nr_pages)
+		return false;
+	out = {index, class_len(cls), m.data + p * PAGE + k * class_len(cls), &m.words[index]};
+	return true;
+}
+
+bool block_find_addr(const run_map &m, const void *addr, block_place &out) noexcept
+{
+	const u64 off = static_cast<u64>(static_cast<const u8 *>(addr) - m.data);
+	u64 p = off / PAGE;
+
+	if (p >= m.nr_pages) // also for addr below data: off is huge then
+		return false;
+	u64 w = m.pages[p].load(acquire); // [G2] pairs with [G1]
+	if (page_kind_of(w) == PG_TAIL) {
+		if (tail_dist(w) > p)
+			return false;
+		p -= tail_dist(w);
+		w = m.pages[p].load(acquire); // [G2] pairs with [G1]
+	}
+	const u32 cls = page_class(w);
+	if (page_kind_of(w) != PG_HEAD || cls >= NR_CLASSES)
+		return false;
+	const u64 in = off - p * PAGE;
+	return in % class_len(cls) == 0 && in / class_len(cls) < run_blocks(cls) &&
+	       block_find(m, p * WORDS_PER_PAGE + in / class_len(cls), out);
+}
+
+// ---- runs
+
+static void free_tails(run_map &m, u64 head, u64 upto) noexcept
+{
+	for (u64 d = 1; d < upto && head + d < m.nr_pages; d++) {
+		u64 w = tail_word(d);
+		m.pages[head + d].compare_exchange_strong(w, page_word(PG_FREE, 0, 0), release, relaxed); // [G1]
+	}
+}
+
+// head is BUILD and nobody else may touch it. Block words first: nobody must find a block without pages.
+static void undo_run(run_map &m, u64 head, u64 build) noexcept
+{
+	const u32 cls = page_class(build);
+
+	for (u64 k = 0; k < run_blocks(cls); k++) {
+		shared<u64> &w = m.words[head * WORDS_PER_PAGE + k];
+		w.store(block_word(block_tag(w.load(relaxed)) + 1, B_NONE, NOBODY), release); // [B1] pairs with [B2]
+	}
+	CH_CRASH_POINT(run_undoing);
+	free_tails(m, head, run_pages(cls));
+	m.pages[head].compare_exchange_strong(build, page_word(PG_FREE, 0, 0), release, relaxed); // [G1] pairs with [G2]
+}
+
+// Claims the run that begins at head. Returns the number of pages it could get, all of them on success.
+static u64 claim_pages(run_map &m, u64 head, u32 cls, u32 me) noexcept
+{
+	const u64 build = page_word(PG_BUILD, cls, me), n = run_pages(cls);
+	u64 w = page_word(PG_FREE, 0, 0);
+
+	if (!m.pages[head].compare_exchange_strong(w, build, acquire, relaxed)) // [G2] pairs with [G1]: now it is ours
+		return 0;
+	CH_CRASH_POINT(run_begun);
+	for (u64 d = 1; d < n; d++) {
+		w = page_word(PG_FREE, 0, 0);
+		if (m.pages[head + d].compare_exchange_strong(w, tail_word(d), acquire, relaxed)) { // [G2] pairs with [G1]
+			CH_CRASH_POINT(run_tail_claimed);
+			continue;
+		}
+		undo_run(m, head, build);
+		return d;
+	}
+	return n;
+}
+
+static void publish_run(run_map &m, u64 head, u32 cls) noexcept
+{
+	for (u64 k = 0; k < run_blocks(cls); k++) {
+		shared<u64> &w = m.words[head * WORDS_PER_PAGE + k];
+		w.store(block_word(block_tag(w.load(relaxed)) + 1, B_FREE, NOBODY), release); // [B1] pairs with [B2]
+	}
+	CH_CRASH_POINT(run_words_set);
+	// [G1] pairs with [G2]: the block words are set before the run can be found.
+	m.pages[head].store(page_word(PG_HEAD, cls, NOBODY), release);
+	CH_CRASH_POINT(run_published);
+}
+
+// Looks for free neighbouring pages, from where some were seen last, once around. Returns the head page or NO_BLOCK.
+static u64 form_run(run_map &m, u32 cls, u32 me) noexcept
+{
+	const u64 n = run_pages(cls), start = m.next_page.load(relaxed) % m.nr_pages; // private hint
+	u64 left = m.nr_pages + n, seen = 0;
+
+	if (n > m.nr_pages)
+		return NO_BLOCK;
+	for (u64 p = start; left > 0; left--, p++) {
+		if (p == m.nr_pages)
+			p = seen = 0;
+		if (m.pages[p].load(relaxed) != page_word(PG_FREE, 0, 0)) { // hint; the claim looks again
+			seen = 0;
+			continue;
+		}
+		if (++seen < n)
+			continue;
+		const u64 head = p + 1 - n;
+		if (claim_pages(m, head, cls, me) == n) {
+			publish_run(m, head, cls);
+			m.next_page.store(p + 1, relaxed);
+			return head;
+		}
+		seen = 0;
+	}
+	return NO_BLOCK;
+}
+
+// Turns a run whose blocks are all free back into free pages. False if one is not.
+static bool dissolve_run(run_map &m, u64 head, u32 cls, u32 me) noexcept
+{
+	const u64 n = run_blocks(cls);
+	shared<u64> *w = &m.words[head * WORDS_PER_PAGE];
+	u64 got = 0, build = page_word(PG_HEAD, cls, NOBODY);
+
+	for (; got < n; got++) {
+		u64 old = w[got].load(relaxed); // the CAS looks again
+		if (block_state_of(old) != B_FREE ||
+		    !w[got].compare_exchange_strong(old, block_word(block_tag(old) + 1, B_OWNED, me), acquire, relaxed))
+			break; // the CAS: [B2] pairs with [B1]
+	}
+	CH_CRASH_POINT(run_dissolving);
+	// With all blocks ours nobody else can; if the head is another by now, these are blocks of a later run.
+	if (got == n && m.pages[head].compare_exchange_strong(build, page_word(PG_BUILD, cls, me), acq_rel, relaxed)) {
+		undo_run(m, head, page_word(PG_BUILD, cls, me));
+		return true;
+	}
+	while (got-- > 0) {
+		u64 old = w[got].load(relaxed); // ours, unless a builder died and its sweeper took the run back
+		if (block_owner(old) == me)
+			w[got].compare_exchange_strong(old, block_word(block_tag(old), B_FREE, NOBODY), release, relaxed); // [B1]
+	}
+	return false;
+}
+
+static bool dissolve_free_runs(run_map &m, u32 me) noexcept
+{
+	bool any = false;
+
+	for (u64 p = 0; p < m.nr_pages; p++) {
+		const u64 w = m.pages[p].load(acquire); // [G2] pairs with [G1]
+		const u32 cls = page_class(w);
+		if (page_kind_of(w) == PG_HEAD && cls < NR_CLASSES && p + run_pages(cls) <= m.nr_pages)
+			any |= dissolve_run(m, p, cls, me);
+	}
+	return any;
+}
+
+void run_sweep(run_map &m, u32 dead) noexcept
+{
+	for (u64 p = 0; p < m.nr_pages; p++) {
+		const u64 w = m.pages[p].load(acquire); // [G2] pairs with [G1]
+		if (page_kind_of(w) == PG_BUILD && page_owner(w) == dead && page_class(w) < NR_CLASSES)
+			undo_run(m, p, w);
+	}
+}
+
+// ---- blocks
+
+// A free block of the run at head, or NO_BLOCK.
+static u64 take_from_run(run_map &m, u64 head, u32 cls, u32 me) noexcept
+{
+	shared<u64> *w = &m.words[head * WORDS_PER_PAGE];
+	const u64 want = page_word(PG_HEAD, cls, NOBODY);
+
+	if (m.pages[head].load(acquire) != want) // [G2] pairs with [G1]
+		return NO_BLOCK;
+	for (u64 k = 0; k < run_blocks(cls); k++) {
+		u64 old = w[k].load(relaxed); // the CAS looks again
+		const u64 mine = block_word(block_tag(old) + 1, B_OWNED, me);
+		// [B2] pairs with [B1]: what the last owner did to the bytes is over.
+		if (block_state_of(old) != B_FREE || !w[k].compare_exchange_strong(old, mine, acquire, relaxed))
+			continue;
+		CH_CRASH_POINT(block_allocated);
+		if (m.pages[head].load(acquire) == want) // [G2] pairs with [G1]: still this run, and stays it while we own a block
+			return head * WORDS_PER_PAGE + k;
+		old = mine;
+		w[k].compare_exchange_strong(old, block_word(block_tag(mine), B_FREE, NOBODY), release, relaxed); // [B1]
+		return NO_BLOCK;
+	}
+	return NO_BLOCK;
+}
+
+static u64 take_from_recent(run_map &m, u32 cls, u32 me) noexcept
+{
+	const u32 first = m.turn[cls].load(relaxed); // private hints, here and below
+
+	for (u32 k = 0; k < NR_RECENT; k++) {
+		const u32 i = (first + NR_RECENT - k) % NR_RECENT;
+		const u64 head = m.recent[cls][i].load(relaxed);
+		const u64 b = head ? take_from_run(m, head - 1, cls, me) : NO_BLOCK;
+		if (b == NO_BLOCK)
+			continue;
+		if (k)
+			m.turn[cls].store(i, relaxed);
+		return b;
+	}
+	return NO_BLOCK;
+}
+
+static void remember(run_map &m, u32 cls, u64 head) noexcept
+{
+	u32 i = 0; // private hints all
+
+	while (i < NR_RECENT && m.recent[cls][i].load(relaxed) != head + 1)
+		i++;
+	if (i == NR_RECENT) {
+		i = (m.turn[cls].load(relaxed) + 1) % NR_RECENT;
+		m.recent[cls][i].store(head + 1, relaxed);
+	}
+	m.turn[cls].store(i, relaxed);
+}
+
+// Runs of this class that others formed, or that were forgotten.
+static u64 take_from_any(run_map &m, u32 cls, u32 me) noexcept
+{
+	const u64 want = page_word(PG_HEAD, cls, NOBODY);
+	u64 p = m.next_run[cls].load(relaxed) % m.nr_pages; // private hint
+
+	for (u64 k = 0; k < m.nr_pages; k++, p = p + 1 == m.nr_pages ? 0 : p + 1) {
+		if (m.pages[p].load(relaxed) != want) // looked at again below
+			continue;
+		const u64 b = take_from_run(m, p, cls, me);
+		if (b == NO_BLOCK)
+			continue;
+		m.next_run[cls].store(p, relaxed);
+		remember(m, cls, p);
+		return b;
+	}
+	return NO_BLOCK;
+}
+
+u64 block_alloc(run_map &m, u32 cls, u32 me) noexcept
+{
+	u64 b = take_from_recent(m, cls, me);
+
+	if (b != NO_BLOCK || cls >= NR_CLASSES)
+		return b;
+	for (int round = 0; round < 2; round++) {
+		const u64 head = form_run(m, cls, me);
+		if (head != NO_BLOCK)
+			remember(m, cls, head);
+		b = head != NO_BLOCK ? take_from_run(m, head, cls, me) : NO_BLOCK;
+		if (b == NO_BLOCK)
+			b = take_from_any(m, cls, me);
+		if (b != NO_BLOCK || !dissolve_free_runs(m, me))
+			break;
+	}
+	return b;
+}
+
+bool block_free(run_map &m, const block_place &b, u32 me) noexcept
+{
+	u64 old = b.word->load(relaxed); // ours, or refused
+	const u32 cls = class_of(b.len);
+
+	if (block_state_of(old) != B_OWNED || block_owner(old) != me)
+		return false;
+	CH_CRASH_POINT(block_freeing);
+	// [B1] pairs with [B2]: what we did to the bytes is over.
+	if (!b.word->compare_exchange_strong(old, block_word(block_tag(old), B_FREE, NOBODY), release, relaxed))
+		return false;
+	CH_CRASH_POINT(block_freed);
+	if (m.recent[cls][m.turn[cls].load(relaxed)].load(relaxed) != b.index / WORDS_PER_PAGE + 1) // private hints
+		remember(m, cls, b.index / WORDS_PER_PAGE);
+	return true;
+}
+
+} // namespace ch::core

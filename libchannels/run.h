@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// run.h - runs of pages, and blocks in them: where a pool's memory comes from.
+//
+// A run is a number of neighbouring pages that hold blocks of one size class: eight or more small ones, or one
+// large one. No list links them: a page word says what each page is, a block word says what each block is, and
+// both are changed by one compare-and-swap that names who does it. Free blocks keep their run, so that the next
+// allocation of the same class takes one compare-and-swap; runs whose blocks are all free are dissolved when
+// pages are short.
+#pragma once
+#include "layout.h"
+#include <cstring>
+
+namespace ch::core {
+
+inline constexpr u32 NR_CLASSES = 320;
+inline constexpr u64 NO_BLOCK = ~u64{0};
+
+// Classes: multiples of 64 from 128 to 1 KiB, then eight to each doubling.
+constexpr u32 class_of(u64 len) noexcept
+{
+	if (len <= MIN_BLOCK)
+		return 0;
+	if (len <= 1024)
+		return static_cast<u32>((len + 63) / 64 - 2);
+	const u32 lg = 63 - static_cast<u32>(__builtin_clzll(len - 1)); // 2^lg < len <= 2^(lg+1), lg >= 10
+	const u64 step = u64{1} << (lg - 3);
+	return 14 + (lg - 10) * 8 + static_cast<u32>((len - (u64{1} << lg) + step - 1) / step);
+}
+
+constexpr u64 class_len(u32 cls) noexcept
+{
+	if (cls <= 14)
+		return (u64{cls} + 2) * 64;
+	const u32 lg = 10 + (cls - 15) / 8;
+	return (u64{1} << lg) + ((cls - 15) % 8 + 1) * (u64{1} << (lg - 3));
+}
+static_assert(class_len(class_of(1025)) == 1152 && class_len(class_of(1024)) == 1024 && class_len(14) == 1024 &&
+	      class_of(class_len(100)) == 100);
+
+// From here on a run holds one block; below, eight or more.
+inline constexpr u64 LARGE = 32768;
+
+constexpr u64 run_pages(u32 cls) noexcept
+{
+	const u64 len = class_len(cls);
+
+	return len >= LARGE ? (len + PAGE - 1) / PAGE : (8 * len + PAGE - 1) / PAGE;
+}
+
+constexpr u64 run_blocks(u32 cls) noexcept
+{
+	return class_len(cls) >= LARGE ? 1 : run_pages(cls) * PAGE / class_len(cls);
+}
+static_assert(run_blocks(0) == WORDS_PER_PAGE, "a run never has more blocks than its head page has words");
+
+inline constexpr u32 NR_RECENT = 16;
+
+// This process's view of the page and block words; geometry checked by pool.cpp. The hints are private.
+struct run_map {
+	shared<u64> *pages = nullptr;
+	shared<u64> *words = nullptr;
+	u8 *data = nullptr;
+	u64 nr_pages = 0;
+	std::atomic<u64> next_page = 0;                                 // where free pages were seen last
+	std::atomic<u64> recent[NR_CLASSES][NR_RECENT] = {};            // head page + 1 of runs used last
+	std::atomic<u32> turn[NR_CLASSES] = {};                         // which of them to try first
+	std::atomic<u64> next_run[NR_CLASSES] = {};                     // where to look for others' runs
+};
+
+struct block_place {
+	u64 index; // head page * WORDS_PER_PAGE + number in the run
+	u64 len;
+	u8 *addr;
+	shared<u64> *word;
+};
+
+// Whether index is a block now; its run can't go away while the caller (or anybody) owns the block.
+bool block_find(const run_map &m, u64 index, block_place &out) noexcept;
+bool block_find_addr(const run_map &m, const void *addr, block_place &out) noexcept;
+
+// A block of class cls or NO_BLOCK. It is OWNED(me).
+u64 block_alloc(run_map &m, u32 cls, u32 me) noexcept;
+// OWNED(me) -> FREE. False if it is not.
+bool block_free(run_map &m, const block_place &b, u32 me) noexcept;
+
+// Undoes what a dead process had begun. Its blocks are the sweeper's business.
+void run_sweep(run_map &m, u32 dead) noexcept;
+
+// Calls fn(place, word value) for every block there is now.
+template <class Fn> void for_each_block(const run_map &m, Fn fn) noexcept
+{
+	for (u64 p = 0; p < m.nr_pages;) {
+		const u64 w = m.pages[p].load(acquire); // [G2] pairs with [G1] in run.cpp
+		const u32 cls = page_class(w);
+		if (page_kind_of(w) != PG_HEAD || cls >= NR_CLASSES || p + run_pages(cls) > m.nr_pages) {
+			p++;
+			continue;
+		}
+		for (u64 k = 0; k < run_blocks(cls); k++) {
+			shared<u64> *word = &m.words[p * WORDS_PER_PAGE + k];
+			fn(block_place{p * WORDS_PER_PAGE + k, class_len(cls), m.data + p * PAGE + k * class_len(cls), word},
+			   word->load(acquire)); // [B2] pairs with [B1] in run.cpp
+		}
+		p += run_pages(cls);
+	}
+}
+
+} // namespace ch::core

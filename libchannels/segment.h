@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// segment.h - this process's side of a segment: mapping, checked geometry, its own slot in the peer table.
+#pragma once
+#include "descr.h"
+#include "layout.h"
+#include "run.h"
+#include <channels/channel.h>
+#include <mutex>
+#include <pthread.h>
+
+// One per segment and process, however many handles there are. All of it is guarded by the registry lock, except
+// what the message path reads: geometry, which never changes, and the owner indices, which are atomic.
+struct ch_pool {
+	struct ch_segment *seg = nullptr;
+	ch::core::pool_header *hdr = nullptr; // NULL: this process does not use the pool
+	ch::core::run_map map;
+	int refs = 0;
+	bool own_segment = false;
+};
+
+struct ch_segment {
+	ch_segment *next = nullptr;
+	int refs = 0;
+	ch::core::u8 *base = nullptr;
+	ch::core::u64 map_len = 0, user_off = 0, user_len = 0;
+	ch::core::u64 id = 0, birth = 0, nonce = 0;
+	ch::core::u32 max_peers = 0;
+	ch::core::segment_header *hdr = nullptr;
+	ch::core::peer_slot *peers = nullptr; // peers[1...max_peers]
+	std::atomic<ch::core::u32> me = 0;    // 0: not a peer (yet, or again after a fork)
+	int watch_fd = -1;                    // pidfd of the peer that our keeper watches
+	bool is_destroyed = false;
+	char name[208] = "";
+	ch_pool pool;
+	ch_channel *channels = nullptr; // handles of this process
+};
+
+namespace ch::core {
+
+// The lock of everything process-local that is not on the message path. Recursive: a sweep may run in an attach.
+struct registry_lock {
+	registry_lock() noexcept;
+	~registry_lock() noexcept;
+	registry_lock(const registry_lock &) = delete;
+	registry_lock &operator=(const registry_lock &) = delete;
+};
+
+ch_segment *registry_first() noexcept; // under the lock
+
+int segment_attach(const descr &d, ch_segment **out) noexcept; // under the lock; adds a reference
+void segment_unref(ch_segment *seg) noexcept;                  // under the lock
+void segment_remove_name(ch_segment *seg) noexcept;
+void segment_reclaim_of(u64 creator) noexcept; // removes the names of all segments that this dead process made
+descr segment_descr(const ch_segment *seg, u8 kind, u64 offset, u64 generation) noexcept;
+
+// Makes this process a peer of the segment if it is none: at attach, and at the first use in a forked child.
+// Returns the owner index, or -ENOSPC, or -EPERM.
+int segment_join(ch_segment *seg) noexcept; // under the lock
+
+// The word that says who may die: peers[owner].id, or 0 for an index out of range.
+inline u64 peer_of(const ch_segment *seg, u32 owner) noexcept
+{
+	return owner == NOBODY || owner > seg->max_peers ? 0 : seg->peers[owner].id.load(acquire);
+}
+
+} // namespace ch::core
