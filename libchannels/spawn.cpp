@@ -83,6 +83,7 @@ void flush_own(FILE *f)
 // What creation opens; what is left in here is closed on the way out.
 struct plumbing {
 	int self = -1;                     // pidfd of the creator
+	uint64_t creator_id = 0;
 	int ctl[2] = {-1, -1};             // [0] the creator's end, [1] the spawner's
 	int exits[2] = {-1, -1};
 	int cancel = -1;
@@ -104,6 +105,7 @@ struct plumbing {
 		const int type = SOCK_SEQPACKET | SOCK_CLOEXEC;
 
 		self = pidfd_of(getpid());
+		creator_id = ch_peer_self().id;
 		cancel = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		return self >= 0 && cancel >= 0 && socketpair(AF_UNIX, type, 0, ctl) == 0 &&
 		       socketpair(AF_UNIX, type, 0, exits) == 0;
@@ -170,7 +172,7 @@ int recv_birth(int sock, birth *out, int *out_pidfd)
 		close_fd(p.ctl[0]);
 		close_fd(p.exits[0]);
 		close_fd(p.cancel);
-		serve(ends{p.ctl[1], p.exits[1], p.self});
+		serve(ends{p.ctl[1], p.exits[1], p.self, p.creator_id});
 	}
 	const int err = pid < 0 ? errno : 0;
 	const int pidfd = pid < 0 ? -1 : pidfd_of(pid);
@@ -366,9 +368,10 @@ CH_API void ch_spawner_destroy(struct ch_spawner *sp)
 	if (!sp)
 		return;
 	if (sp->creator == getpid()) {
+		const ch::core::spawner::request goodbye{};
 		pollfd fd = {sp->alive, POLLIN, 0};
 
-		shutdown(sp->ctl, SHUT_RDWR);
+		(void)!send(sp->ctl, &goodbye, sizeof(goodbye), MSG_NOSIGNAL); // fails if it is gone already
 		while (poll(&fd, 1, -1) < 0 && errno == EINTR)
 			;
 		// Only if orphans come to this process (it is pid 1, or a subreaper) is there anything to collect.

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "peer.h"
+#include "segment.h"
 
 namespace ch::core::spawner {
 namespace {
@@ -124,7 +125,12 @@ bool serve_request()
 	const ssize_t n = recvmsg(sv.e.ctl, &m, MSG_DONTWAIT);
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR;
-	if (n < static_cast<ssize_t>(sizeof(request)))
+	if (n == 0) { // the creator is ending; its pidfd says when it has ended
+		close(sv.e.ctl);
+		sv.e.ctl = -1;
+		return true;
+	}
+	if (n < static_cast<ssize_t>(sizeof(request)) || !the_packet.rq.fn)
 		return false;
 	const reply rp = start_child(the_packet.rq);
 	(void)!send(sv.e.ctl, &rp, sizeof(rp), MSG_NOSIGNAL);
@@ -138,6 +144,7 @@ void report(pid_t pid, int status)
 
 		if (c.pid != pid)
 			continue;
+		ch::core::segment_reclaim_of(c.peer); // what it made and could not destroy any more
 		sv.reports.push({{c.peer}, c.cookie, status});
 		c = sv.children.at[--sv.children.nr];
 		return;
@@ -169,11 +176,17 @@ void send_reports()
 
 [[noreturn]] void end()
 {
+	const bool is_orphan = !ch::core::peer_is_alive(sv.e.creator_id);
+
 	for (size_t i = 0; i < sv.children.nr; i++)
 		kill(sv.children.at[i].pid, SIGKILL);
 	for (size_t i = 0; i < sv.children.nr; i++)
 		while (waitpid(sv.children.at[i].pid, nullptr, 0) < 0 && errno == EINTR)
 			;
+	for (size_t i = 0; i < sv.children.nr; i++)
+		ch::core::segment_reclaim_of(sv.children.at[i].peer);
+	if (is_orphan)
+		ch::core::segment_reclaim_of(sv.e.creator_id);
 	_exit(0);
 }
 

@@ -24,6 +24,7 @@ struct ends {
 	int ctl;     // requests in, replies out
 	int exits;   // struct ch_exit out
 	int creator; // pidfd; readable when the creator is gone
+	uint64_t creator_id;
 };
 
 // The spawner process: never returns. Called with all signals blocked, in a process of one thread.

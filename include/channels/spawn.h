@@ -5,7 +5,8 @@
  * A spawner is a small process, forked from the caller when the spawner is created, that forks again on request.
  * Children so begin with the memory the caller had at that moment and with one thread, however many threads
  * the caller starts later; no signal handler and no wait() of the application is involved. When the
- * process that created the spawner ends, however it ends, the spawner and all its children are killed.
+ * process that created the spawner ends, however it ends, the spawner and all its children are killed. Segments that
+ * a child or, if it was killed, the creator had made lose their names when it ends: nothing is left in /dev/shm.
  */
 #ifndef CHANNELS_SPAWN_H
 #define CHANNELS_SPAWN_H
