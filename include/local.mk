@@ -12,8 +12,13 @@ dist_channelsinclude_HEADERS = \
 	include/channels/spawn.h
 nodist_channelsinclude_HEADERS = include/channels/version.h
 
-# poolincludedir = $(includedir)/pool
-# dist_poolinclude_HEADERS = include/pool/pool.hpp
+poolincludedir = $(includedir)/pool
+dist_poolinclude_HEADERS = \
+	include/pool/error.hpp \
+	include/pool/future.hpp \
+	include/pool/map.hpp \
+	include/pool/pool.hpp \
+	include/pool/task.hpp
 
 ddictincludedir = $(includedir)/ddict
 dist_ddictinclude_HEADERS = \

@@ -1,9 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 # libpool: C++20, exceptions on. Sees include/ only, never libchannels/ and never libddict. Keep the list
-# alphabetical; uncomment when the first source lands, and add the public headers to include/local.mk.
+# alphabetical, and the public headers in include/local.mk.
+lib_LTLIBRARIES += libpool.la
+libpool_la_SOURCES = \
+	libpool/board.h \
+	libpool/core.cpp libpool/core.h \
+	libpool/cpus.cpp \
+	libpool/drain.cpp \
+	libpool/errors.cpp \
+	libpool/modules.cpp libpool/modules.h \
+	libpool/monitor.cpp \
+	libpool/pool.cpp \
+	libpool/room.cpp \
+	libpool/worker.cpp
+libpool_la_LIBADD  = libchannels.la
+libpool_la_LDFLAGS = $(AM_LDFLAGS) -version-info $(POOL_LT_VERSION) -no-undefined
 pkgconfig_DATA += libpool/pool.pc
-#lib_LTLIBRARIES += libpool.la
-#libpool_la_SOURCES = \
-#	libpool/pool.cpp
-#libpool_la_LIBADD  = libchannels.la
-#libpool_la_LDFLAGS = $(AM_LDFLAGS) -version-info $(POOL_LT_VERSION) -no-undefined

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+// core.h - the owner's side of a pool: its tasks, who waits for them, and its workers. Private.
+//
+//   core.cpp      slots, submitting, completing
+//   drain.cpp     waiting: whoever waits reads the results channel
+//   monitor.cpp   workers: starting, deaths, the end
+//   worker.cpp    the other side
+#pragma once
+#include "board.h"
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <pool/pool.hpp>
+#include <thread>
+#include <vector>
+
+namespace ch::detail {
+
+// One absolute time per call.
+class deadline {
+public:
+	explicit deadline(std::int64_t timeout_ns) noexcept
+	    : is_never_(timeout_ns < 0), at_(is_never_ ? clock::time_point::max() : clock::now() + nanoseconds(timeout_ns))
+	{
+	}
+	bool is_over() const noexcept { return !is_never_ && clock::now() >= at_; }
+	std::int64_t left_ns() const noexcept
+	{
+		return is_never_ ? CH_FOREVER : std::max<std::int64_t>(0, nanoseconds(at_ - clock::now()).count());
+	}
+	void sleep(std::condition_variable &cv, std::unique_lock<std::mutex> &lock) const
+	{
+		if (is_never_)
+			cv.wait(lock);
+		else
+			cv.wait_until(lock, at_);
+	}
+
+private:
+	using clock = std::chrono::steady_clock;
+	bool is_never_;
+	clock::time_point at_;
+};
+
+// A thread that waits while another one reads. In a list under the core's lock.
+struct waiter {
+	bool (*is_done)(void *);
+	void *arg;
+	waiter *next = nullptr;
+	std::condition_variable bell;
+};
+
+// A result that lies in shared memory until its future is asked.
+struct held_message {
+	std::shared_ptr<room> in;
+	std::shared_ptr<std::atomic<std::size_t>> account;
+	std::size_t counted = 0; // of it in the account
+	ch_message m = CH_MESSAGE_INIT;
+
+	held_message(std::shared_ptr<room> r, std::shared_ptr<std::atomic<std::size_t>> a)
+	    : in(std::move(r)), account(std::move(a))
+	{
+	}
+	~held_message();
+	held_message(const held_message &) = delete;
+	held_message &operator=(const held_message &) = delete;
+};
+
+class core {
+public:
+	explicit core(const pool_options &o);
+	~core(); // after stop()
+	core(const core &) = delete;
+	core &operator=(const core &) = delete;
+
+	// core.cpp
+	std::uint32_t begin_task(std::uint64_t name, std::size_t len, std::byte **out_room);
+	task *commit_task(std::uint32_t slot);
+	void abandon_task(std::uint32_t slot) noexcept;
+	bool cancel(task &t) noexcept;
+	void close() noexcept;
+	pool_stats stats();
+
+	// drain.cpp
+	bool wait(task &t, std::int64_t timeout_ns);
+	void join();
+
+	// monitor.cpp
+	void start();
+	void terminate(nanoseconds patience) noexcept;
+	void stop() noexcept;
+	std::vector<pid_t> pids();
+
+	const pool_options &options() const noexcept { return opt_; }
+	room &shared() const noexcept { return *room_; }
+	void check_process() const;
+
+private:
+	using lock = std::unique_lock<std::mutex>;
+
+	struct record { // of a slot; under m_
+		task *t = nullptr;
+		std::uint32_t serial = 0, attempts = 0;
+		std::size_t block_len = 0;
+	};
+	struct worker {
+		ch_peer peer{};
+		bool is_running = false;
+	};
+
+	// core.cpp
+	void publish_module(std::uint32_t index);
+	bool reserve(lock &l, std::size_t block_len, std::uint32_t *out_slot);
+	std::byte *get_block(std::uint32_t i, std::size_t len);
+	void free_slot(std::uint32_t i) noexcept;
+	void complete(std::uint32_t i, outcome what) noexcept;
+	void fail_all(outcome what) noexcept;
+	void send_ticket(ticket t) noexcept;
+
+	// drain.cpp
+	template <class Pred> bool wait_until(lock &l, Pred pred, const deadline &dl);
+	bool read_one(lock &l, std::int64_t timeout_ns);
+	void apply(const std::byte *m, std::size_t len);
+	void take_one();
+	void apply_held(std::unique_ptr<held_message> h);
+	void apply_piece(record &r, const piece_head &p, const std::byte *data, std::size_t len);
+	bool give(record &r, const std::byte *data, std::size_t len) noexcept;
+	record *awaited(const result_head &h) noexcept;
+	void wake_done() noexcept;
+	void poke() noexcept;
+	void pass_fence();
+
+	// monitor.cpp
+	void watch() noexcept;
+	int start_worker(std::uint32_t i) noexcept;
+	void bury(std::vector<ch_exit> &dead);
+	void settle(const ch_exit &e, std::vector<ticket> &out);
+	bool is_short();
+	void refill();
+	void give_up(int err) noexcept;
+	void give_up_locked(int err) noexcept;
+	void again(record &r, std::uint32_t i, std::vector<ticket> &out) noexcept;
+	void end_monitor() noexcept;
+
+	const pool_options opt_;
+	const pid_t creator_;
+	std::shared_ptr<room> room_;
+	ch_spawner *spawner_ = nullptr;
+	std::thread monitor_;
+	const std::size_t block_budget_, held_budget_;
+
+	std::mutex ending_; // one end at a time
+	std::mutex m_;      // of all below
+	std::condition_variable gone_; // a worker ended
+	std::vector<record> recs_;
+	std::vector<std::uint32_t> free_;
+	std::vector<worker> workers_;
+	waiter *waiters_ = nullptr;
+	bool is_reading_ = false;  // some thread reads the results channel
+	bool is_open_ = true;      // takes tasks
+	bool is_stopping_ = false; // starts no more workers
+	bool is_broken_ = false;   // no workers any more, and none can be started
+	std::uint32_t fence_ = 0, fence_seen_ = 0;
+	std::uint32_t early_deaths_ = 0; // in a row, of workers that never got ready
+	std::size_t blocks_ = 0;         // bytes of arguments in blocks
+	std::shared_ptr<std::atomic<std::size_t>> held_; // bytes of results that lie in shared memory
+	pool_stats stats_;
+};
+
+// drain.cpp says why nobody is forgotten.
+template <class Pred> bool core::wait_until(lock &l, Pred pred, const deadline &dl)
+{
+	bool is_done;
+
+	while (!(is_done = pred())) {
+		if (!is_reading_) {
+			if (!read_one(l, dl.left_ns()) && dl.is_over())
+				break;
+			continue;
+		}
+		if (dl.is_over())
+			break;
+		waiter me{[](void *p) { return (*static_cast<Pred *>(p))(); }, &pred, waiters_, {}};
+		waiters_ = &me;
+		dl.sleep(me.bell, l);
+		for (waiter **w = &waiters_; *w; w = &(*w)->next)
+			if (*w == &me) {
+				*w = me.next;
+				break;
+			}
+	}
+	if (!is_done)
+		is_done = pred();
+	if (!is_reading_ && waiters_)
+		waiters_->bell.notify_one();
+	return is_done;
+}
+
+int worker_main(const void *arg, std::size_t len);
+
+struct worker_arg {
+	core *c;
+	std::uint32_t index;
+};
+
+} // namespace ch::detail

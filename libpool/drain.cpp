@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+// drain.cpp - waiting for results: whoever waits reads them.
+//
+// At most one thread reads the results channel at a time (is_reading_). The others that wait stand in a list and sleep,
+// each on its own bell. The reader, after each message, rings for those whose wait is over; when its own is over, it
+// leaves and rings for the first in the list, who then reads. No wake-up is lost, because
+//  - whoever sleeps was put in the list under the lock, having seen that its wait is not over and that
+//    somebody reads;
+//  - every change that may end a wait is made under the lock and followed by wake_done();
+//  - every thread that leaves wait_until() rings for the first in the list if nobody reads then, so that
+//    a reader's place that was offered to a thread which left for another reason is offered on;
+//  - the reader itself sleeps in the channel: a change made by another thread is followed by poke(), an empty message.
+#include "core.h"
+
+#include <cerrno>
+
+namespace ch::detail {
+
+void core::wake_done() noexcept
+{
+	for (waiter *w = waiters_; w; w = w->next)
+		if (w->is_done(w->arg))
+			w->bell.notify_one();
+}
+
+void core::poke() noexcept
+{
+	const result_head h{0, 0, result_kind::nothing, 0};
+
+	// If it is full, the reader does not sleep.
+	if (is_reading_)
+		(void)ch_channel_send(room_->results(), &h, sizeof(h), CH_TRY);
+}
+
+bool core::wait(task &t, std::int64_t timeout_ns)
+{
+	lock l(m_);
+
+	// Relaxed: set under m_.
+	return wait_until(l, [&] { return t.is_ready.load(std::memory_order_relaxed); }, deadline(timeout_ns));
+}
+
+bool wait(task &t, std::int64_t timeout_ns)
+{
+	// [T1] pairs with [T1]: ready may have come since the caller looked, and with it the end of the core.
+	return t.is_ready.load(std::memory_order_acquire) || t.owner->wait(t, timeout_ns);
+}
+
+void core::join()
+{
+	check_process();
+	lock l(m_);
+
+	wait_until(l, [&] { return free_.size() == recs_.size() || is_broken_; }, deadline(CH_FOREVER));
+}
+
+// Reads one message and acts on it. False: none came in time. The lock is open meanwhile.
+bool core::read_one(lock &l, std::int64_t timeout_ns)
+{
+	alignas(8) std::byte buf[small_message];
+
+	is_reading_ = true;
+	l.unlock();
+	const ssize_t n = ch_channel_recv(room_->results(), buf, sizeof(buf), timeout_ns);
+	l.lock();
+	is_reading_ = false;
+	if (n == -EAGAIN || n == -ETIMEDOUT)
+		return false;
+	if (n >= static_cast<ssize_t>(sizeof(result_head)))
+		apply(buf, static_cast<std::size_t>(n));
+	else if (n == -ENOBUFS)
+		take_one();
+	else
+		give_up_locked(n < 0 ? static_cast<int>(-n) : EPROTO);
+	wake_done();
+	return true;
+}
+
+// A message that lies in a block. Only one thread reads, so it is still the oldest.
+void core::take_one()
+{
+	auto h = std::make_unique<held_message>(room_, held_);
+	const int rc = ch_channel_take(room_->results(), CH_TRY, &h->m);
+
+	if (rc == 0)
+		apply_held(std::move(h));
+	else if (rc != -EAGAIN && rc != -ENOSPC)
+		give_up_locked(-rc);
+}
+
+// The task a result is for, if anybody still wants it.
+core::record *core::awaited(const result_head &h) noexcept
+{
+	if (h.slot >= recs_.size() || !recs_[h.slot].t || recs_[h.slot].serial != h.serial)
+		return nullptr;
+	return &recs_[h.slot];
+}
+
+// False: no memory.
+bool core::give(record &r, const std::byte *data, std::size_t len) noexcept
+{
+	task &t = *r.t;
+
+	t.data = len <= task::small_max ? t.small_ : new (std::nothrow) std::byte[len];
+	if (!t.data)
+		return false;
+	t.len = len;
+	std::memcpy(t.data, data, len);
+	return true;
+}
+
+static outcome outcome_of(result_kind k, bool has_memory)
+{
+	return !has_memory ? outcome::no_memory : k == result_kind::value ? outcome::value : outcome::error;
+}
+
+void core::apply(const std::byte *m, std::size_t len)
+{
+	result_head h;
+
+	std::memcpy(&h, m, sizeof(h));
+	if (h.kind == result_kind::fence && static_cast<std::int32_t>(h.serial - fence_seen_) > 0)
+		fence_seen_ = h.serial;
+	record *r = awaited(h);
+	if (!r || (h.kind != result_kind::value && h.kind != result_kind::error))
+		return;
+	complete(h.slot, outcome_of(h.kind, give(*r, m + sizeof(h), len - sizeof(h))));
+}
+
+void core::apply_held(std::unique_ptr<held_message> held)
+{
+	const auto *m = static_cast<const std::byte *>(held->m.data);
+	const std::size_t len = held->m.len;
+	result_head h{};
+	piece_head p{};
+
+	if (len >= sizeof(h))
+		std::memcpy(&h, m, sizeof(h));
+	record *r = awaited(h);
+	if (!r)
+		return;
+	if (h.kind == result_kind::piece) {
+		if (len >= sizeof(p)) {
+			std::memcpy(&p, m, sizeof(p));
+			apply_piece(*r, p, m + sizeof(p), len - sizeof(p));
+		}
+		return;
+	}
+	// In shared memory as long as there is plenty; then get() reads it there. Otherwise out of the way.
+	bool has_memory = true;
+	if (*held_ + len <= held_budget_) {
+		*held_ += held->counted = len;
+		r->t->data = static_cast<std::byte *>(held->m.data) + sizeof(h);
+		r->t->len = len - sizeof(h);
+		r->t->is_held = true;
+		r->t->held = held.release();
+	} else {
+		has_memory = give(*r, m + sizeof(h), len - sizeof(h));
+	}
+	complete(h.slot, outcome_of(h.kind, has_memory));
+}
+
+void core::apply_piece(record &r, const piece_head &p, const std::byte *data, std::size_t len)
+{
+	if (!r.t->data) { // the first: r.t is ours alone until it is ready
+		r.t->data = new (std::nothrow) std::byte[p.total];
+		r.t->len = p.total;
+		if (!r.t->data)
+			return complete(p.head.slot, outcome::no_memory);
+	}
+	if (r.t->len != p.total || p.offset > p.total || len > p.total - p.offset)
+		return;
+	std::memcpy(r.t->data + p.offset, data, len);
+	if (p.offset + len == p.total)
+		complete(p.head.slot, outcome_of(p.kind, true));
+}
+
+// Waits until everything that is in the results channel now has been acted upon (board.h, 4).
+void core::pass_fence()
+{
+	lock l(m_);
+	const result_head h{0, ++fence_, result_kind::fence, 0};
+
+	for (;;) {
+		l.unlock();
+		const int rc = ch_channel_send(room_->results(), &h, sizeof(h), 10000000);
+		l.lock();
+		if (rc != -ETIMEDOUT)
+			break;
+		while (!is_reading_ && read_one(l, CH_TRY))
+			;
+	}
+	wait_until(l, [&] { return static_cast<std::int32_t>(fence_seen_ - h.serial) >= 0 || is_broken_; },
+		   deadline(CH_FOREVER));
+}
+
+held_message::~held_message()
+{
+	*account -= counted;
+	ch_channel_release(in->results(), &m);
+}
+
+} // namespace ch::detail
