@@ -58,4 +58,4 @@ dist_man3_MANS = \
 	man/man3/ch_spawner_spawn.3 \
 	man/man3/ch_spawner_wait.3 \
 	man/man3/ch_version.3
-dist_man7_MANS = man/man7/channels.7
+dist_man7_MANS = man/man7/channels.7 man/man7/libddict.7 man/man7/libpool.7
