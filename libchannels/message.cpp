@@ -32,38 +32,39 @@ static int refuse(ch_channel *ch, int rc) noexcept
 	return rc;
 }
 
-// Where both directions begin: the owner index, or why not.
-[[gnu::always_inline]] static inline int enter(ch_channel *ch, u32 stop_flags) noexcept
+// What keeps a call from going on whatever the ring holds; who sets a flag wakes everybody afterwards.
+[[gnu::always_inline]] static inline int stopped(const ch_channel *ch, u32 stop_flags) noexcept
 {
-	if (!ch) [[unlikely]]
-		return fail(-EINVAL, "channel: NULL");
-	const int me = channel_me(ch);
-	if (me < 0) [[unlikely]]
-		return me;
-	const u32 flags = ch->r.h->flags.load(relaxed); // flags; who sets one wakes us afterwards
+	const u32 flags = ch->r.h->flags.load(relaxed);
+
 	if (flags & stop_flags) [[unlikely]]
-		return refuse(ch, flags & CHANNEL_DESTROYED ? -ESTALE : -EPIPE);
-	return me;
+		return flags & CHANNEL_DESTROYED ? -ESTALE : -EPIPE;
+	return 0;
 }
+
+static constexpr u32 STOP_SEND = CHANNEL_CLOSING | CHANNEL_DESTROYED;
+static constexpr u32 STOP_RECV = CHANNEL_DESTROYED;
 
 // ---- send
 
-template <class Fill> static int publish(ch_channel *ch, i64 timeout_ns, Fill fill) noexcept
+// One try, and where it finds no room and may wait, the rest.
+template <class Fill>
+[[gnu::always_inline]] static inline int publish(ch_channel *ch, i64 timeout_ns, Fill fill) noexcept
 {
-	const int me = enter(ch, CHANNEL_CLOSING | CHANNEL_DESTROYED);
+	const int me = channel_me(ch);
 
 	if (me < 0) [[unlikely]]
 		return me;
-	const int rc = wait_until(
-		ch, ch->r.h->not_full, timeout_ns,
-		[&]() INLINE_LAMBDA {
-			const u32 flags = ch->r.h->flags.load(relaxed); // as in enter()
-			if (flags & (CHANNEL_CLOSING | CHANNEL_DESTROYED)) [[unlikely]]
-				return flags & CHANNEL_DESTROYED ? -ESTALE : -EPIPE;
-			return ring_publish(ch->r, static_cast<u32>(me), fill);
-		},
-		[&]() noexcept { return ring_blocker_of_send(ch->r); });
-	return rc == 0 ? 0 : refuse(ch, rc);
+	auto attempt = [=]() INLINE_LAMBDA {
+		const int stop = stopped(ch, STOP_SEND);
+		return stop ? stop : ring_publish(ch->r, static_cast<u32>(me), fill);
+	};
+	int rc = attempt();
+	if (rc == 0) [[likely]]
+		return 0;
+	if (rc == -EAGAIN && timeout_ns != CH_TRY)
+		rc = wait_until(ch, ch->r.h->not_full, timeout_ns, attempt, [ch] { return ring_blocker_of_send(ch->r); });
+	return rc == 0 || rc == -EAGAIN ? rc : refuse(ch, rc);
 }
 
 static int send_inline(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) noexcept
@@ -109,15 +110,23 @@ static int timed(int rc, i64 timeout_ns) noexcept
 	return rc == -EAGAIN && timeout_ns != CH_TRY ? -ETIMEDOUT : rc;
 }
 
+// Before memory is taken: whether there is any use.
+static int may_send(ch_channel *ch) noexcept
+{
+	const int me = channel_me(ch), stop = me < 0 ? me : stopped(ch, STOP_SEND);
+
+	return me < 0 || stop == 0 ? stop : refuse(ch, stop);
+}
+
 static int send_large(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) noexcept
 {
 	const i64 until_ns = timeout_ns == CH_TRY ? 0 : deadline_of(timeout_ns);
 	block_place b;
-	int rc = enter(ch, CHANNEL_CLOSING | CHANNEL_DESTROYED);
+	int rc = may_send(ch);
 
-	if (rc >= 0 && timeout_ns == CH_TRY && ring_count(ch->r) > ch->r.mask)
+	if (rc == 0 && timeout_ns == CH_TRY && ring_count(ch->r) > ch->r.mask)
 		return -EAGAIN; // before the copy
-	if (rc >= 0)
+	if (rc == 0)
 		rc = pool_alloc(ch->pool, len, timeout_ns == CH_TRY, until_ns, b);
 	if (rc < 0)
 		return rc;
@@ -171,25 +180,27 @@ static int send_large(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) 
 	return 0;
 }
 
+// Returns 0, 1 if the message was left (in.refused says why), or a negative errno value.
 [[gnu::always_inline]] static inline int receive(ch_channel *ch, i64 timeout_ns, incoming &in) noexcept
 {
-	const int me = enter(ch, CHANNEL_DESTROYED);
+	const int me = channel_me(ch);
 
 	if (me < 0) [[unlikely]]
 		return me;
-	return wait_until(
-		ch, ch->r.h->not_empty, timeout_ns,
-		[&]() INLINE_LAMBDA {
-			if (ch->r.h->flags.load(relaxed) & CHANNEL_DESTROYED) [[unlikely]] // as in enter()
-				return -ESTALE;
-			return ring_consume(
-				ch->r, static_cast<u32>(me), 1,
-				[&](const slot &s) INLINE_LAMBDA { return look_at(ch, s, in); },
-				[&](const slot &s) INLINE_LAMBDA {
-					return use_it(ch, static_cast<u32>(me), s, in);
-				});
-		},
-		[&]() noexcept { return ring_blocker_of_recv(ch->r); });
+	auto attempt = [ch, me, &in]() INLINE_LAMBDA {
+		const int stop = stopped(ch, STOP_RECV);
+		return stop ? stop :
+			      ring_consume(
+				      ch->r, static_cast<u32>(me), 1,
+				      [ch, &in](const slot &s) INLINE_LAMBDA { return look_at(ch, s, in); },
+				      [ch, me, &in](const slot &s) INLINE_LAMBDA {
+					      return use_it(ch, static_cast<u32>(me), s, in);
+				      });
+	};
+	const int rc = attempt();
+	if (rc != -EAGAIN || timeout_ns == CH_TRY) [[likely]]
+		return rc;
+	return wait_until(ch, ch->r.h->not_empty, timeout_ns, attempt, [ch] { return ring_blocker_of_recv(ch->r); });
 }
 
 // A message too long for struct ch_message that travelled in the ring is copied to a block.
@@ -303,9 +314,9 @@ int ch_channel_claim(struct ch_channel *ch, size_t len, int64_t timeout_ns, stru
 {
 	block_place b;
 
-	if (!out_msg)
-		return fail(-EINVAL, "channel: out_msg is NULL");
-	int rc = enter(ch, CHANNEL_CLOSING | CHANNEL_DESTROYED);
+	if (!ch || !out_msg)
+		return fail(-EINVAL, "channel: NULL");
+	int rc = may_send(ch);
 	if (rc < 0)
 		return rc;
 	out_msg->priv[1] = 0;

@@ -41,15 +41,13 @@ inline void adapt(ch_channel *ch, i64 waited_ns) noexcept
 // Returns false if the call's time is over.
 bool wait_sleep(ch_channel *ch, event &e, registration &r, u32 blocker, i64 until_ns, i64 &slice_ns) noexcept;
 
-// Calls attempt() until it returns something else than -EAGAIN or the time is over.
+// Calls attempt() until it returns something else than -EAGAIN or the time is over. The first try is the caller's.
 template <class Attempt, class Blocker>
-int wait_until(ch_channel *ch, event &e, i64 timeout_ns, Attempt attempt, Blocker blocker) noexcept
+[[gnu::noinline]] int wait_until(ch_channel *ch, event &e, i64 timeout_ns, Attempt attempt, Blocker blocker) noexcept
 {
-	int rc = attempt();
-
-	if (rc != -EAGAIN || timeout_ns == CH_TRY) [[likely]]
-		return rc;
 	const i64 start = now_ns();
+	int rc;
+
 	const i64 until_ns = timeout_ns < 0 || timeout_ns > NEVER - start ? NEVER : start + timeout_ns;
 	i64 budget = spin_budget(ch), now = start, yield_at = start + YIELD_NS;
 
