@@ -124,7 +124,7 @@ private:
 	void apply(const std::byte *m, std::size_t len);
 	void take_one();
 	void apply_held(std::unique_ptr<held_message> h);
-	void apply_piece(record &r, const piece_head &p, const std::byte *data, std::size_t len);
+	void apply_piece(record &r, const std::byte *m, std::size_t len);
 	bool give(record &r, const std::byte *data, std::size_t len) noexcept;
 	record *awaited(const result_head &h) noexcept;
 	void wake_done() noexcept;

@@ -122,9 +122,12 @@ void core::apply(const std::byte *m, std::size_t len)
 	if (h.kind == result_kind::fence && static_cast<std::int32_t>(h.serial - fence_seen_) > 0)
 		fence_seen_ = h.serial;
 	record *r = awaited(h);
-	if (!r || (h.kind != result_kind::value && h.kind != result_kind::error))
+	if (!r)
 		return;
-	complete(h.slot, outcome_of(h.kind, give(*r, m + sizeof(h), len - sizeof(h))));
+	if (h.kind == result_kind::piece) // a last, short one
+		apply_piece(*r, m, len);
+	else if (h.kind == result_kind::value || h.kind == result_kind::error)
+		complete(h.slot, outcome_of(h.kind, give(*r, m + sizeof(h), len - sizeof(h))));
 }
 
 void core::apply_held(std::unique_ptr<held_message> held)
@@ -132,20 +135,16 @@ void core::apply_held(std::unique_ptr<held_message> held)
 	const auto *m = static_cast<const std::byte *>(held->m.data);
 	const std::size_t len = held->m.len;
 	result_head h{};
-	piece_head p{};
 
 	if (len >= sizeof(h))
 		std::memcpy(&h, m, sizeof(h));
 	record *r = awaited(h);
 	if (!r)
 		return;
-	if (h.kind == result_kind::piece) {
-		if (len >= sizeof(p)) {
-			std::memcpy(&p, m, sizeof(p));
-			apply_piece(*r, p, m + sizeof(p), len - sizeof(p));
-		}
+	if (h.kind == result_kind::piece)
+		return apply_piece(*r, m, len);
+	if (h.kind != result_kind::value && h.kind != result_kind::error)
 		return;
-	}
 	// In shared memory as long as there is plenty; then get() reads it there. Otherwise out of the way.
 	bool has_memory = true;
 	if (*held_ + len <= held_budget_) {
@@ -160,17 +159,24 @@ void core::apply_held(std::unique_ptr<held_message> held)
 	complete(h.slot, outcome_of(h.kind, has_memory));
 }
 
-void core::apply_piece(record &r, const piece_head &p, const std::byte *data, std::size_t len)
+void core::apply_piece(record &r, const std::byte *m, std::size_t len)
 {
-	if (!r.t->data) { // the first: r.t is ours alone until it is ready
-		r.t->data = new (std::nothrow) std::byte[p.total];
-		r.t->len = p.total;
-		if (!r.t->data)
+	piece_head p;
+	task &t = *r.t;
+
+	if (len < sizeof(p))
+		return;
+	std::memcpy(&p, m, sizeof(p));
+	len -= sizeof(p);
+	if (!t.data) { // the first
+		t.data = new (std::nothrow) std::byte[p.total];
+		t.len = p.total;
+		if (!t.data)
 			return complete(p.head.slot, outcome::no_memory);
 	}
-	if (r.t->len != p.total || p.offset > p.total || len > p.total - p.offset)
+	if (t.len != p.total || p.offset > p.total || len > p.total - p.offset)
 		return;
-	std::memcpy(r.t->data + p.offset, data, len);
+	std::memcpy(t.data + p.offset, m + sizeof(p), len);
 	if (p.offset + len == p.total)
 		complete(p.head.slot, outcome_of(p.kind, true));
 }

@@ -90,9 +90,11 @@ public:
 			return *this;
 		}
 		void operator++(int) { m_->advance(); }
-		friend bool operator==(const iterator &i, std::default_sentinel_t) { return i.m_->is_done(); }
+		friend bool operator==(const iterator &i, std::default_sentinel_t) { return i.is_at_end(); }
 
 	private:
+		bool is_at_end() const noexcept { return m_->is_done(); }
+
 		mapped *m_ = nullptr;
 	};
 

@@ -55,7 +55,7 @@ public:
 	template <class A> void save(A &ar) const
 	{
 		if constexpr (is_function_pointer<F>)
-			ar(name_of(code_address(f_)));
+			ar(std::is_same_v<A, archive::sizer> ? std::uint64_t{0} : name_of(code_address(f_)));
 		else if constexpr (archive::is_custom<F>)
 			ar(f_);
 		else if constexpr (!std::is_empty_v<F>)
@@ -63,7 +63,7 @@ public:
 	}
 
 private:
-	const F &f_;
+	std::conditional_t<is_function_pointer<F>, F, const F &> f_;
 };
 
 // The other side: a callable taken out of bytes.
@@ -103,25 +103,6 @@ using result_of = archive::carrier_t<std::invoke_result_t<F &, archive::carrier_
 template <class F, class... A>
 concept callable_with = std::is_invocable_v<F &, archive::carrier_t<A>...>;
 
-// Calls F with the arguments that were sent, which are its own: it may move from them.
-template <class F, class... A> void call(std::span<const std::byte> in, result_sink &out)
-{
-	using R = std::invoke_result_t<F &, A...>;
-	archive::reader ar(in);
-	unshipped<F> f(ar);
-	std::tuple<A...> args;
-
-	std::apply([&](A &...a) { ar(a...); }, args);
-	if (ar.left())
-		throw archive_error("task: bytes left over after its arguments");
-	if constexpr (std::is_void_v<R>) {
-		std::apply([&](A &...a) { std::invoke(f.get(), std::move(a)...); }, args);
-		out.space(0);
-	} else {
-		out.put(as_sent(std::apply([&](A &...a) -> R { return std::invoke(f.get(), std::move(a)...); }, args)));
-	}
-}
-
 // A value as it is written: a C string as its characters, all else as it is.
 template <class T> decltype(auto) as_sent(const T &v)
 {
@@ -140,6 +121,25 @@ template <class T> archive::carrier_t<T> as_carried(T &&v)
 		return archive::carrier_t<T>(v.begin(), v.end());
 	else
 		return archive::carrier_t<T>(std::forward<T>(v));
+}
+
+// Calls F with the arguments that were sent, which are its own: it may move from them.
+template <class F, class... A> void call(std::span<const std::byte> in, result_sink &out)
+{
+	using R = std::invoke_result_t<F &, A...>;
+	archive::reader ar(in);
+	unshipped<F> f(ar);
+	std::tuple<A...> args;
+
+	std::apply([&](A &...a) { ar(a...); }, args);
+	if (ar.left())
+		throw archive_error("task: bytes left over after its arguments");
+	if constexpr (std::is_void_v<R>) {
+		std::apply([&](A &...a) { std::invoke(f.get(), std::move(a)...); }, args);
+		out.space(0);
+	} else {
+		out.put(as_sent(std::apply([&](A &...a) -> R { return std::invoke(f.get(), std::move(a)...); }, args)));
+	}
 }
 
 // The name of a call of F with A..., looked up once.
