@@ -2,17 +2,17 @@
 # Benchmarks: every perf/*_bench is a Google Benchmark program over the public API. `make perf` runs them.
 BENCHES =
 if HAVE_BENCHMARK
-#BENCHES += perf/channel_bench
+BENCHES += perf/channel_bench
 endif
 noinst_PROGRAMS += $(BENCHES)
 
 BENCH_HARNESS  = perf/bench.cpp perf/bench.h perf/team.cpp
 BENCH_CPPFLAGS = $(AM_CPPFLAGS) $(BENCHMARK_CFLAGS) -DBENCH_FLAGS='"$(CXXFLAGS)"'
 
-#perf_channel_bench_SOURCES  = $(BENCH_HARNESS) \
-#	perf/baseline.cpp perf/baseline.h perf/channel_bench.cpp perf/loops.cpp perf/loops.h
-#perf_channel_bench_CPPFLAGS = $(BENCH_CPPFLAGS)
-#perf_channel_bench_LDADD    = libchannels.la $(BENCHMARK_LIBS)
+perf_channel_bench_SOURCES  = $(BENCH_HARNESS) \
+	perf/baseline.cpp perf/baseline.h perf/channel_bench.cpp perf/loops.cpp perf/loops.h
+perf_channel_bench_CPPFLAGS = $(BENCH_CPPFLAGS)
+perf_channel_bench_LDADD    = libchannels.la $(BENCHMARK_LIBS)
 EXTRA_DIST += perf/README.md
 
 .PHONY: perf

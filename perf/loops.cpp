@@ -7,7 +7,7 @@ namespace bench {
 
 sample flow_sample(const tallies &all, int pairs, const std::string &error)
 {
-	std::uint64_t start = ~std::uint64_t{ 0 }, end = 0, timed = 0;
+	std::uint64_t start = ~std::uint64_t{0}, end = 0, timed = 0;
 	tally sent, received;
 	sample s;
 
@@ -34,9 +34,16 @@ sample flow_sample(const tallies &all, int pairs, const std::string &error)
 	return s;
 }
 
+// Plain stores, not memset: its rep stosb is three times slower on lines that another core has.
 void write_all(void *to, std::size_t len, std::uint64_t stamp)
 {
-	std::memset(to, static_cast<int>(stamp & 0xff), len);
+	typedef std::uint64_t vector __attribute__((vector_size(16), may_alias));
+	const std::uint64_t each = (stamp & 0xff) * 0x0101010101010101;
+	const vector v = {each, each};
+	vector *at = static_cast<vector *>(to), *end = at + len / sizeof(vector);
+
+	for (; at < end; at += 4) // whole cache lines
+		at[0] = at[1] = at[2] = at[3] = v;
 	std::memcpy(to, &stamp, sizeof stamp);
 }
 

@@ -7,25 +7,37 @@
 #define PERF_LOOPS_H
 #include "bench.h"
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <string>
-#include <vector>
 
 namespace bench {
 
-inline constexpr std::uint64_t last_stamp = ~std::uint64_t{ 0 }; // of the message that ends a measurement
+inline constexpr std::uint64_t last_stamp = ~std::uint64_t{0}; // of the message that ends a measurement
 
-// A private buffer of the caller, and the stamp in it. Sizes are multiples of 8.
+// A private buffer of the caller, and the stamp in it. Sizes are multiples of 8. Cache-line aligned: a copy between a
+// page-aligned buffer and one at 16 bytes beyond is 25 times slower on some processors (rep movsb on Zen 3).
 class message {
-	std::vector<std::uint64_t> words;
+	struct deleter {
+		void operator()(std::uint64_t *p) const { std::free(p); }
+	};
+	std::size_t nr;
+	std::unique_ptr<std::uint64_t[], deleter> words;
 
 public:
-	explicit message(std::size_t len) : words(len / 8, 0) {}
-	std::uint64_t *data() { return words.data(); }
-	std::size_t len() const { return words.size() * 8; }
-	std::uint64_t stamp() const { return words.front(); }
-	bool is_whole() const { return words.front() == words.back(); }
-	void set_stamp(std::uint64_t value) { words.front() = words.back() = value; }
+	explicit message(std::size_t len)
+	    : nr(len / 8), words(static_cast<std::uint64_t *>(std::aligned_alloc(64, (len + 63) / 64 * 64)))
+	{
+		if (!words)
+			throw std::bad_alloc();
+		std::memset(data(), 0, len);
+	}
+	std::uint64_t *data() { return words.get(); }
+	std::size_t len() const { return nr * 8; }
+	std::uint64_t stamp() const { return words[0]; }
+	bool is_whole() const { return words[0] == words[nr - 1]; }
+	void set_stamp(std::uint64_t value) { words[0] = words[nr - 1] = value; }
 };
 
 struct deadlines {
@@ -168,7 +180,7 @@ public:
 	explicit order(bool alone) : is_alone(alone) {}
 	bool accepts(std::uint64_t stamp)
 	{
-		std::uint64_t sender = stamp >> stamp_bits, nr = stamp & ((std::uint64_t{ 1 } << stamp_bits) - 1);
+		std::uint64_t sender = stamp >> stamp_bits, nr = stamp & ((std::uint64_t{1} << stamp_bits) - 1);
 
 		if (sender >= max_pairs || nr <= seen[sender] || (is_alone && nr != seen[sender] + 1))
 			return false;
@@ -212,7 +224,7 @@ template <class Port> void consume(member &me, Port &port, const flow &f, tally 
 	std::uint64_t before = mine.nr;
 	mine.start_ns = now_ns();
 	if (!is_over)
-		consume_until(me, port, m, in_order, mine, ~std::uint64_t{ 0 });
+		consume_until(me, port, m, in_order, mine, ~std::uint64_t{0});
 	mine.end_ns = now_ns();
 	mine.timed = mine.nr - before;
 }
