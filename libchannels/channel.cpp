@@ -111,6 +111,7 @@ static void leave(ch_channel *ch) noexcept
 	const bool is_last = unlink_handle(ch);
 
 	if (is_last && me != NOBODY) {
+		ring_leave(ch->r, pool->map, me);
 		clear_bit(ch->r, me);
 		CH_CRASH_POINT(channel_detached);
 		channel_finish(pool->seg, ch->block);
@@ -133,6 +134,8 @@ static int read_channel_attr(const ch_channel_attr *attr, ch_channel_attr &a) no
 		a.inline_max = DEFAULT_INLINE;
 	if (a.capacity > MAX_CAPACITY)
 		return fail(-EINVAL, "channel: capacity %u is over %u", a.capacity, MAX_CAPACITY);
+	if ((a.flags & ~CH_CHANNEL_ENDS_WITH_CREATOR) || a.reserved)
+		return fail(-EINVAL, "channel: unknown flags %#x", a.flags);
 	if (a.inline_max < 8 || a.inline_max > MAX_INLINE)
 		return fail(-EINVAL, "channel: inline_max %u is not in 8...%u", a.inline_max, MAX_INLINE);
 	return 0;
@@ -162,6 +165,7 @@ static int make(ch_pool *pool, const ch_channel_attr &a, ch_channel **out) noexc
 	}
 	ring_format(b.addr, lg, stride, peers);
 	ring_open(ch->r, b.addr, b.len, peers);
+	ch->r.h->creator = a.flags & CH_CHANNEL_ENDS_WITH_CREATOR ? static_cast<u32>(me) : NOBODY;
 	set_bit(ch->r, static_cast<u32>(me));
 	// [B1] pairs with [B2]: the channel is whole before it is one.
 	b.word->store(block_word(tag, B_CHANNEL, NOBODY), release);

@@ -120,7 +120,7 @@ struct channel_header {
 	u32 lg_slots;
 	u32 stride; // bytes from slot to slot
 	u32 max_peers;
-	u32 pad;
+	u32 creator; // owner index with whose end the channel ends, or NOBODY
 	u64 bits_off; // all offsets from this header
 	u64 p_off;
 	u64 q_off;

@@ -79,7 +79,8 @@ static u64 first_untaken(const ring &r, const shared<u64> *words, const shared<u
 u64 ring_count(const ring &r) noexcept
 {
 	const u64 head = first_untaken(r, r.q, r.h->head), tail = first_untaken(r, r.p, r.h->tail);
-	const u64 n = tail > head ? tail - head : 0;
+	const bool is_sealed = tail > 0 && claim_owner(r.p[(tail - 1) & r.mask].load(relaxed)) == CLOSER;
+	const u64 end = tail - is_sealed, n = end > head ? end - head : 0;
 
 	return n > r.mask + 1 ? r.mask + 1 : n;
 }
@@ -205,8 +206,8 @@ static void redeliver(const ring &r, const run_map &m, u64 i, u64 x) noexcept
 	CH_CRASH_POINT(sweep_recov_offered);
 }
 
-// Blocks that the dead peer sent and nobody has received yet lose their owner but stay in their messages.
-static void keep_sent_block(const ring &r, const run_map &m, u64 i, u32 dead) noexcept
+// Blocks that a peer sent and nobody has received yet lose their owner but stay in their messages.
+static void keep_sent_block(const ring &r, const run_map &m, u64 i, u32 sender) noexcept
 {
 	const u64 w = r.at(i).w.load(acquire); // [A1] pairs with [R1] in ring.h
 	block_ref ref;
@@ -215,7 +216,7 @@ static void keep_sent_block(const ring &r, const run_map &m, u64 i, u32 dead) no
 	if ((slot_state_of(w) != S_FULL && slot_state_of(w) != S_RECOV) || !read_ref(r, i, ref) ||
 	    !block_find(m, ref.index, b))
 		return;
-	u64 old = block_word(ref.tag, B_SENDING, dead);
+	u64 old = block_word(ref.tag, B_SENDING, sender);
 	b.word->compare_exchange_strong(old, block_word(ref.tag, B_INCHAN, NOBODY), acq_rel, relaxed); // [B1] [B2]
 }
 
@@ -228,8 +229,13 @@ void ring_sweep(const ring &r, const run_map &m, u32 dead) noexcept
 		if (claim_owner(q) == dead && claim_count(q) > 0)
 			redeliver(r, m, i, q);
 	}
+	ring_leave(r, m, dead);
+}
+
+void ring_leave(const ring &r, const run_map &m, u32 me) noexcept
+{
 	for (u64 i = 0; i <= r.mask; i++)
-		keep_sent_block(r, m, i, dead);
+		keep_sent_block(r, m, i, me);
 }
 
 void ring_drain(const ring &r, run_map &m, u32 me) noexcept

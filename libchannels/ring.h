@@ -57,6 +57,9 @@ u32 ring_blocker_of_recv(const ring &r) noexcept;
 // Gives back what a dead peer had claimed. By its elected sweeper only. Its blocks that lie in committed messages
 // are marked INCHAN.
 void ring_sweep(const ring &r, const run_map &m, u32 dead) noexcept;
+// Before a peer that lives gives up its bit: its blocks in committed messages are marked INCHAN, for no sweep of it will
+// look here any more.
+void ring_leave(const ring &r, const run_map &m, u32 me) noexcept;
 // Frees the blocks of all messages. By who has the channel as FINAL.
 void ring_drain(const ring &r, run_map &m, u32 me) noexcept;
 

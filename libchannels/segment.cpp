@@ -11,6 +11,7 @@
 #include "sweep.h"
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <dirent.h>
 #include <fcntl.h>
@@ -106,8 +107,11 @@ static int check_name(const char *name) noexcept
 	return 0;
 }
 
+// A made-up name is its id in hexadecimal; of any other the id is a hash.
 static u64 id_of_name(const char *name) noexcept
 {
+	if (std::strlen(name) == 16 && std::strspn(name, "0123456789abcdef") == 16)
+		return std::strtoull(name, nullptr, 16);
 	return XXH3_64bits(name, std::strlen(name));
 }
 
@@ -127,13 +131,13 @@ static u64 header_len(u32 max_peers) noexcept
 static int check_header(const segment_header *h, u64 file_len, const char *what) noexcept
 {
 	if (h->magic != SEGMENT_MAGIC)
-		return fail(-EPROTO, "%s is no segment", what);
+		return fail(-EPROTO, "segment %s: this is none", what);
 	if (h->version != LAYOUT_VERSION)
-		return fail(-EPROTO, "%s has layout version %u, this library has %u", what, h->version, LAYOUT_VERSION);
+		return fail(-EPROTO, "segment %s has layout version %u, this library has %u", what, h->version, LAYOUT_VERSION);
 	if (h->max_peers < 2 || h->max_peers > MAX_PEERS || h->user_off != header_len(h->max_peers) ||
 	    h->total_len != file_len || h->user_len % PAGE != 0 || h->user_len == 0 || h->user_len > file_len ||
 	    h->user_off + h->user_len != file_len)
-		return fail(-EPROTO, "%s is truncated or damaged (%llu bytes)", what,
+		return fail(-EPROTO, "segment %s is truncated or damaged (%llu bytes)", what,
 			    static_cast<unsigned long long>(file_len));
 	return 0;
 }
@@ -335,29 +339,30 @@ static int segment_create(const ch_segment_attr &a, ch_segment **out) noexcept
 
 // ---- attach
 
-// Maps an existing object after checking it. what names it in messages; id 0: any.
-static int map_existing(u64 id, int missing, ch_segment **out) noexcept
+// Maps an existing object after checking it. name is what the user called it, or NULL.
+static int map_existing(u64 id, const char *name, ch_segment **out) noexcept
 {
 	char path[32];
 	struct stat st;
 	segment_header h;
 
 	object_name(id, path, sizeof(path));
+	const char *what = name ? name : path + 1;
 	const int fd = shm_open(path, O_RDWR | O_CLOEXEC, 0);
 	if (fd < 0)
-		return errno == ENOENT ? fail(missing, "segment %s: there is none", path) :
-		       errno == EACCES ? fail(-EACCES, "segment %s: no permission", path) :
-					 fail(-errno, "segment %s: cannot open", path);
+		return errno == ENOENT ? fail(name ? -ENOENT : -ESTALE, "segment %s: there is none", what) :
+		       errno == EACCES ? fail(-EACCES, "segment %s: no permission", what) :
+					 fail(-errno, "segment %s: cannot open", what);
 	int rc = fstat(fd, &st) < 0 ? -errno : 0;
 	if (rc == 0 && pread(fd, &h, sizeof(h), 0) != sizeof(h))
-		rc = fail(-EPROTO, "segment %s is truncated", path);
+		rc = fail(-EPROTO, "segment %s is truncated", what);
 	// [S2] pairs with [S1]. A creator that died half-way leaves a file without magic or not READY.
 	if (rc == 0)
-		rc = check_header(&h, static_cast<u64>(st.st_size), path);
+		rc = check_header(&h, static_cast<u64>(st.st_size), what);
 	if (rc == 0 && h.id != id)
-		rc = fail(-EPROTO, "segment %s is damaged", path);
+		rc = fail(-EPROTO, "segment %s is damaged", what);
 	if (rc == 0 && h.state.load(acquire) != SEGMENT_READY)
-		rc = fail(h.state.load(relaxed) == SEGMENT_NEW ? -EPROTO : -ESTALE, "segment %s is not ready", path);
+		rc = fail(h.state.load(relaxed) == SEGMENT_NEW ? -EPROTO : -ESTALE, "segment %s is not ready", what);
 	void *p = rc < 0 ? MAP_FAILED :
 			   mmap(nullptr, h.total_len, PROT_READ | PROT_WRITE,
 				MAP_SHARED | (h.total_len <= POPULATE_MAX ? MAP_POPULATE : 0), fd, 0);
@@ -365,9 +370,9 @@ static int map_existing(u64 id, int missing, ch_segment **out) noexcept
 	if (rc < 0)
 		return rc;
 	if (p == MAP_FAILED)
-		return fail(-ENOMEM, "segment %s: cannot map %llu bytes", path, static_cast<unsigned long long>(h.total_len));
+		return fail(-ENOMEM, "segment %s: cannot map %llu bytes", what, static_cast<unsigned long long>(h.total_len));
 	u8 *base = static_cast<u8 *>(p);
-	rc = check_header(reinterpret_cast<segment_header *>(base), h.total_len, path); // it may have changed since
+	rc = check_header(reinterpret_cast<segment_header *>(base), h.total_len, what); // it may have changed since
 	ch_segment *s = rc < 0 ? nullptr : segment_new(base, h.total_len);
 	if (!s) {
 		munmap(base, h.total_len);
@@ -385,11 +390,11 @@ static ch_segment *find(u64 id, u64 birth) noexcept
 	return nullptr;
 }
 
-static int attach_id(u64 id, u64 birth, u64 nonce, int missing, ch_segment **out) noexcept
+static int attach_id(u64 id, u64 birth, u64 nonce, const char *name, ch_segment **out) noexcept
 {
 	ch_segment *s = find(id, birth);
 	const bool is_new = !s;
-	int rc = is_new ? map_existing(id, missing, &s) : 0;
+	int rc = is_new ? map_existing(id, name, &s) : 0;
 
 	if (rc < 0)
 		return rc;
@@ -424,7 +429,7 @@ int segment_attach(const descr &d, ch_segment **out) noexcept
 	if (d.node != node_id())
 		return fail(-EHOSTUNREACH, "descriptor: its segment is on another node");
 	process_init();
-	return attach_id(d.segment, d.birth, d.nonce, -ESTALE, out);
+	return attach_id(d.segment, d.birth, d.nonce, nullptr, out);
 }
 
 void segment_remove_name(ch_segment *seg) noexcept
@@ -512,7 +517,7 @@ int ch_segment_attach_name(const char *name, struct ch_segment **out_seg)
 		return rc;
 	registry_lock lock;
 	process_init();
-	return attach_id(id_of_name(name), 0, 0, -ENOENT, out_seg);
+	return attach_id(id_of_name(name), 0, 0, name, out_seg);
 }
 
 void ch_segment_detach(struct ch_segment *seg)

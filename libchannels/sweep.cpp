@@ -86,13 +86,17 @@ static void sweep_channel(ch_segment *seg, const block_place &b, u32 dead) noexc
 	ring_sweep(r, seg->pool.map, dead);
 }
 
+// Ends what was to end with the dead one, completes what it may have died in, wakes everybody, takes its bit away.
 static void wake_channel(ch_segment *seg, const block_place &b, u32 dead) noexcept
 {
+	u64 w = b.word->load(acquire); // [B2] pairs with [B1]
 	ring r;
 
-	if (!ring_open(r, b.addr, b.len, seg->max_peers) || !is_bit_set(r, dead))
+	if (!ring_open(r, b.addr, b.len, seg->max_peers) || (!is_bit_set(r, dead) && r.h->creator != dead))
 		return;
-	if (block_state_of(b.word->load(acquire)) == B_DYING) // it may have died before it could say so
+	if (r.h->creator == dead && block_state_of(w) == B_CHANNEL) // seq_cst: see sweep.h
+		b.word->compare_exchange_strong(w, block_word(block_tag(w), B_DYING, NOBODY), seq_cst, relaxed);
+	if (block_state_of(b.word->load(acquire)) == B_DYING) // [B2]
 		r.h->flags.fetch_or(CHANNEL_DESTROYED, release);
 	event_wake(r.h->not_empty, EVERYBODY);
 	event_wake(r.h->not_full, EVERYBODY);

@@ -24,8 +24,12 @@ struct ch_channel_attr {
 	uint32_t inline_max; /* longest message that travels in the ring, 8...4032 bytes, rounded up; default 48 */
 	uint32_t spin_ns;    /* how long this handle busy-waits before it sleeps; default: adapts, and is none when
 	                        the process has one CPU. CH_SPIN_NEVER, CH_SPIN_ALWAYS */
+	uint32_t flags;      /* CH_CHANNEL_ENDS_WITH_CREATOR: destroyed when the creating process ends or leaves the pool */
+	uint32_t reserved;   /* 0 */
 };
-#define CH_CHANNEL_ATTR_INIT { .size = sizeof(struct ch_channel_attr), .capacity = 0, .inline_max = 0, .spin_ns = 0 }
+#define CH_CHANNEL_ATTR_INIT \
+	{ .size = sizeof(struct ch_channel_attr), .capacity = 0, .inline_max = 0, .spin_ns = 0, .flags = 0, .reserved = 0 }
+#define CH_CHANNEL_ENDS_WITH_CREATOR UINT32_C(1)
 #define CH_SPIN_NEVER  UINT32_C(0xfffffffe)
 #define CH_SPIN_ALWAYS UINT32_C(0xffffffff)
 

@@ -2,7 +2,7 @@
 /*
  * pool.h - a pool of memory blocks in a segment, and the home of channels.
  *
- * Blocks come in size classes: multiples of 64 bytes up to 1 KiB, then eight classes to each doubling. Every
+ * Blocks come in size classes: multiples of 64 bytes from 128 to 1 KiB, then eight classes to each doubling. Every
  * block names its owner in the same word that says whether it is free, so that the blocks of a killed process
  * return to the pool. Blocks are aligned to 64 bytes and not cleared.
  */
