@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* crew.cpp - what the children of the kill test do until they are killed. Public API only, but for the hook. */
+#include "crash.h"
+#include "evidence.h"
+#include <unordered_map>
+
+namespace torture {
+
+static stage_set the;
+static child *self;
+static uint64_t rs;
+
+static constexpr int64_t PATIENCE = 10000 * MS; /* a call that takes longer hangs: progress never stops that long */
+
+#ifdef CH_CRASH_POINTS
+static void on_crash_point(int point)
+{
+	if (!self)
+		return;
+	the.ev->passes[static_cast<int>(self->what)][point]++;
+	if (point == ch::core::CP_recv_found)
+		self->found = true;
+	if (point == ch::core::CP_recv_delivered)
+		self->delivered = true;
+	if (point == self->kill_point && !the.ev->stop && --self->countdown <= 0) {
+		self->died_at = point + 1;
+		the.ev->hits[point]++;
+		kill(getpid(), SIGKILL);
+	}
+	if (rnd(&rs) % 256 == 0) /* let somebody else in between two steps */
+		rnd(&rs) % 4 ? (void)sched_yield() : short_nap();
+}
+
+void arm_crash_points(evidence *ev)
+{
+	the.ev = ev;
+	ch::core::ch_crash_hook = on_crash_point;
+}
+
+int nr_crash_points()
+{
+	return ch::core::CH_NR_CRASH_POINTS;
+}
+
+const char *crash_point_name(int point)
+{
+	static const char *const names[] = {
+#define X(name) #name,
+		CH_CRASH_POINTS_LIST(X)
+#undef X
+	};
+	return names[point];
+}
+#else
+void arm_crash_points(evidence *)
+{
+}
+
+int nr_crash_points()
+{
+	return 0;
+}
+
+const char *crash_point_name(int)
+{
+	return "";
+}
+#endif
+
+static const char *in_call = "attach"; /* for fail() */
+
+/* Says what went wrong and in which state the pool was. */
+[[noreturn]] static void fail(struct ch_channel *ch, int err)
+{
+	struct ch_pool_stats st = {};
+	const char *text = err == -ETIMEDOUT ? "" : ch_errmsg();
+
+	fprintf(stderr, "%s %d: %s: %s %s\n", role_names[static_cast<int>(self->what)], getpid(), in_call, strerror(-err),
+		text);
+	if (ch && ch_pool_get_stats(ch_channel_get_pool(ch), &st) == 0)
+		fprintf(stderr, "  the channel holds %zd; the pool: %llu of %llu used in %llu blocks, largest %llu, %u peers\n",
+			ch_channel_count(ch), (unsigned long long)st.used, (unsigned long long)st.len,
+			(unsigned long long)st.nr_used, (unsigned long long)st.largest, st.nr_peers);
+	the.ev->last_error = err;
+	(err == -ETIMEDOUT ? the.ev->timeouts : the.ev->errors)++;
+	_exit(4);
+}
+
+static void note_duration(int64_t begin)
+{
+	const auto took = static_cast<uint64_t>(now_ns() - begin);
+	uint64_t longest = the.ev->longest_ns;
+
+	while (took > longest && !the.ev->longest_ns.compare_exchange_weak(longest, took))
+		;
+}
+
+static struct ch_channel *enter()
+{
+	struct ch_channel *ch = nullptr;
+
+	if (self->inherits)
+		return the.inherited;
+	if (int err = ch_channel_attach(&the.ev->channel, &ch); err < 0)
+		fail(nullptr, err);
+	return ch;
+}
+
+/* In good order, or as a program that forgot. */
+[[noreturn]] static void leave(struct ch_channel *ch)
+{
+	if (rnd(&rs) % 4)
+		ch_channel_detach(ch);
+	_exit(0);
+}
+
+/* A block of its own now and then, kept for a while. */
+static void use_memory(struct ch_channel *ch)
+{
+	static void *kept;
+	struct ch_pool *pool = ch_channel_get_pool(ch);
+	void *p = nullptr;
+
+	if (rnd(&rs) % 4)
+		return;
+	in_call = "alloc and free";
+	if (int err = ch_pool_alloc(pool, 1 + rnd(&rs) % 3000, CH_TRY, &p); err < 0 && err != -ENOSPC)
+		fail(ch, err);
+	if (int err = ch_pool_free(pool, kept); err < 0)
+		fail(ch, err);
+	kept = p;
+}
+
+static int send_in_place(struct ch_channel *ch, message_id id)
+{
+	struct ch_message msg = CH_MESSAGE_INIT;
+	const size_t len = length_of(id);
+
+	in_call = "claim";
+	int err = ch_channel_claim(ch, len + rnd(&rs) % 2 * 100, PATIENCE, &msg);
+
+	if (err < 0)
+		return err;
+	if (rnd(&rs) % 8 == 0) {
+		ch_channel_abort(ch, &msg);
+		if ((err = ch_channel_claim(ch, len, PATIENCE, &msg)) < 0)
+			return err;
+	}
+	write_message(msg.data, id);
+	msg.len = len;
+	in_call = "commit";
+	return ch_channel_commit(ch, &msg, PATIENCE);
+}
+
+static int send_copy(struct ch_channel *ch, message_id id)
+{
+	write_message(self->buf.bytes, id);
+	in_call = "send";
+	return ch_channel_send(ch, self->buf.bytes, length_of(id), PATIENCE);
+}
+
+[[noreturn]] static void produce()
+{
+	struct ch_channel *ch = enter();
+	const uint32_t nr = rnd(&rs) % 8 ? NR_SEQ : 1 + static_cast<uint32_t>(rnd(&rs) % NR_SEQ);
+
+	for (uint32_t seq = 0; seq < nr && !the.ev->stop; seq++) {
+		const message_id id = { self->who, seq };
+		const int64_t begin = now_ns();
+
+		use_memory(ch);
+		self->stage = IN_SEND;
+		if (int err = rnd(&rs) % 2 ? send_in_place(ch, id) : send_copy(ch, id); err < 0)
+			fail(ch, err);
+		the.book->committed(id);
+		self->stage = IDLE;
+		self->nr_done++;
+		the.ev->sent++;
+		note_duration(begin);
+	}
+	leave(ch);
+}
+
+/* The message in the buffer counts from here on; its order and its bytes are looked at afterwards. */
+static void account(message_id id, const void *data, size_t len)
+{
+	static std::unordered_map<uint32_t, uint32_t> next; /* of each sender, one more than the highest seen here */
+
+	if (!the.book->is_id(id)) {
+		the.ev->corrupt++;
+		return;
+	}
+	the.book->received(id);
+	self->stage = IDLE;
+	self->nr_done++;
+	the.ev->received++;
+	uint32_t &expected = next[id.who];
+	if (id.seq < expected)
+		the.ev->late++;
+	else
+		expected = id.seq + 1;
+	if (!is_whole(data, len, id))
+		the.ev->corrupt++;
+}
+
+static void begin_receiving(int stage)
+{
+	self->buf.id = { UINT32_MAX, UINT32_MAX };
+	self->found = false;
+	self->delivered = false;
+	self->stage = stage;
+}
+
+static int receive_in_place(struct ch_channel *ch, int64_t timeout)
+{
+	struct ch_message msg = CH_MESSAGE_INIT;
+
+	in_call = "take";
+	begin_receiving(IN_TAKE);
+	if (int err = ch_channel_take(ch, timeout, &msg); err < 0)
+		return err;
+	message_id id = { UINT32_MAX, UINT32_MAX };
+	if (msg.len >= sizeof(id))
+		memcpy(&id, msg.data, sizeof(id));
+	account(id, msg.data, msg.len);
+	ch_channel_release(ch, &msg);
+	return 0;
+}
+
+static int receive_copy(struct ch_channel *ch, int64_t timeout)
+{
+	in_call = "recv";
+	begin_receiving(IN_RECV);
+	const ssize_t n = ch_channel_recv(ch, self->buf.bytes, sizeof(self->buf.bytes), timeout);
+	if (n < 0)
+		return static_cast<int>(n);
+	account(self->buf.id, self->buf.bytes, static_cast<size_t>(n));
+	return 0;
+}
+
+[[noreturn]] static void consume()
+{
+	struct ch_channel *ch = enter();
+	const uint64_t enough = rnd(&rs) % 8 ? UINT64_MAX : rnd(&rs) % 500;
+
+	for (uint64_t i = 0; i < enough; i++) {
+		const int64_t timeouts[] = { CH_TRY, 20 * MS, 1 * MS, PATIENCE, CH_FOREVER, CH_FOREVER };
+		const int64_t timeout = the.ev->drain ? 20 * MS : timeouts[rnd(&rs) % 6];
+		const int err = rnd(&rs) % 3 ? receive_copy(ch, timeout) : receive_in_place(ch, timeout);
+
+		self->stage = IDLE;
+		if (err == -EPIPE)
+			break;
+		if ((err < 0 && err != -EAGAIN && err != -ETIMEDOUT) || (err == -ETIMEDOUT && timeout == PATIENCE))
+			fail(ch, err);
+	}
+	leave(ch);
+}
+
+[[noreturn]] static void reap()
+{
+	struct ch_channel *ch = enter();
+
+	while (!the.ev->drain) {
+		in_call = "sweep";
+		if (int n = ch_pool_sweep(ch_channel_get_pool(ch)); n < 0)
+			fail(ch, n);
+		use_memory(ch);
+		self->nr_done++;
+		short_nap();
+	}
+	leave(ch);
+}
+
+/* Attaches the side channel, leaves messages in it, and most times destroys it. */
+[[noreturn]] static void end_channels()
+{
+	struct ch_channel *ch = nullptr;
+	static char bytes[5000];
+
+	while (!the.ev->drain) {
+		const uint32_t version = the.ev->side_version;
+		const struct ch_descr d = the.ev->side;
+
+		if (version % 2 || version != the.ev->side_version) {
+			short_nap();
+			continue;
+		}
+		if (int err = ch_channel_attach(&d, &ch); err < 0) {
+			if (err != -ESTALE)
+				fail(nullptr, err);
+			short_nap();
+			continue;
+		}
+		for (uint64_t i = rnd(&rs) % 6; i > 0; i--) {
+			ch_channel_send(ch, bytes, rnd(&rs) % sizeof(bytes), CH_TRY);
+			if (rnd(&rs) % 2)
+				ch_channel_recv(ch, bytes, sizeof(bytes), CH_TRY);
+		}
+		self->nr_done++;
+		rnd(&rs) % 2 ? ch_channel_destroy(ch) : ch_channel_detach(ch);
+	}
+	_exit(0);
+}
+
+void play(const stage_set &set, child &me)
+{
+	the = set;
+	rs = me.seed;
+	self = &me;
+	switch (me.what) {
+	case role::producer: produce();
+	case role::consumer: consume();
+	case role::reaper: reap();
+	case role::ender: break;
+	}
+	end_channels();
+}
+
+} // namespace torture

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * shm_fuzz.cpp - hostile shared memory. While a pool and its channels are in use, words of their segment change under
+ * them: by single flips between the calls, by a thread during the calls, with a second process that does the same and
+ * is killed. Every call returns, success or a documented code; what it hands out lies in the segment.
+ *
+ * The input is a program: each step takes some bytes of it, and the rest is derived from them.
+ */
+#include "../support/support.h"
+#include <atomic>
+#include <thread>
+#include <vector>
+
+namespace {
+
+void require(bool ok, const char *what)
+{
+	if (ok)
+		return;
+	fprintf(stderr, "shm_fuzz: %s\n", what);
+	abort();
+}
+
+/* The whole file, header and all, mapped once more: through this the memory is damaged. */
+struct mirror {
+	unsigned char *bytes;
+	size_t len;
+};
+
+mirror map_again(const struct ch_segment *seg)
+{
+	char path[256];
+	struct stat st;
+
+	segment_path(seg, path, sizeof(path));
+	const int fd = open(path, O_RDWR | O_CLOEXEC);
+	require(fd >= 0 && fstat(fd, &st) == 0, "no file");
+	void *p = mmap(nullptr, static_cast<size_t>(st.st_size), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	require(p != MAP_FAILED, "no second mapping");
+	close(fd);
+	return { static_cast<unsigned char *>(p), static_cast<size_t>(st.st_size) };
+}
+
+struct arena {
+	struct ch_segment *seg;
+	struct ch_pool *pool;
+	struct ch_channel *ch[2];
+	mirror m;
+	std::vector<size_t> lively; /* words that were not zero at the beginning: most of what matters */
+	uint64_t rs;
+	void *block;
+};
+
+void damage(const mirror &m, const std::vector<size_t> &lively, uint64_t &rs)
+{
+	const size_t nr_words = m.len / 8;
+	const size_t at = rnd(&rs) % 4 && !lively.empty() ? lively[rnd(&rs) % lively.size()] : rnd(&rs) % nr_words;
+	auto *word = reinterpret_cast<uint64_t *>(m.bytes) + at;
+	const uint64_t old = __atomic_load_n(word, __ATOMIC_RELAXED);
+	uint64_t other;
+
+	switch (rnd(&rs) % 7) {
+	case 0: other = rnd(&rs) << 32 ^ rnd(&rs); break;
+	case 1: other = rnd(&rs) % 64; break;
+	case 2: other = ~old; break;
+	case 3: other = old + rnd(&rs) % 5 - 2; break;
+	case 4: other = __atomic_load_n(reinterpret_cast<uint64_t *>(m.bytes) + rnd(&rs) % nr_words, __ATOMIC_RELAXED); break;
+	default: other = old ^ uint64_t{ 1 } << rnd(&rs) % 64;
+	}
+	__atomic_store_n(word, other, __ATOMIC_RELAXED);
+}
+
+void allowed(ssize_t n, const char *call)
+{
+	static const int codes[] = { EAGAIN, ETIMEDOUT, EMSGSIZE, ENOBUFS, ENOSPC, EPIPE, ESTALE, EPROTO,
+				     EACCES, EINVAL, ENOMEM, EPERM, EHOSTUNREACH, EEXIST };
+
+	if (n >= 0)
+		return;
+	for (int code : codes)
+		if (n == -code)
+			return;
+	fprintf(stderr, "%s: %s\n", call, strerror(static_cast<int>(-n)));
+	require(false, "a code that is not documented");
+}
+
+int64_t short_timeout(arena &a)
+{
+	return rnd(&a.rs) % 2 ? CH_TRY : 20000;
+}
+
+/* Data lies in the segment or in the message itself, and can be read and written to its end. */
+void touch(const arena &a, const struct ch_message &msg)
+{
+	auto *p = static_cast<volatile unsigned char *>(msg.data);
+	auto *user = static_cast<unsigned char *>(ch_segment_addr(a.seg));
+	const bool inside = p >= user && p + msg.len <= user + ch_segment_len(a.seg) && msg.len <= ch_segment_len(a.seg);
+	const bool own = p >= (unsigned char *)&msg && p + msg.len <= (unsigned char *)(&msg + 1);
+
+	require(p && (inside || own), "a message outside of the segment");
+	for (size_t i = 0; i < msg.len; i += 61)
+		p[i] = static_cast<unsigned char>(p[i] + 1);
+	if (msg.len)
+		p[msg.len - 1] = 1;
+}
+
+void copy_messages(arena &a, struct ch_channel *ch)
+{
+	std::vector<unsigned char> buf(rnd(&a.rs) % 4 ? rnd(&a.rs) % 64 : rnd(&a.rs) % 9000); /* ASan knows its end */
+
+	if (rnd(&a.rs) % 2)
+		allowed(ch_channel_send(ch, buf.data(), buf.size(), short_timeout(a)), "send");
+	else
+		allowed(ch_channel_recv(ch, buf.data(), buf.size(), short_timeout(a)), "recv");
+}
+
+void write_in_place(arena &a, struct ch_channel *ch)
+{
+	struct ch_message msg = CH_MESSAGE_INIT;
+	const size_t len = rnd(&a.rs) % 2 ? rnd(&a.rs) % 64 : rnd(&a.rs) % 9000;
+	int err = ch_channel_claim(ch, len, short_timeout(a), &msg);
+
+	allowed(err, "claim");
+	if (err < 0)
+		return;
+	touch(a, msg);
+	if (rnd(&a.rs) % 4)
+		allowed(err = ch_channel_commit(ch, &msg, short_timeout(a)), "commit");
+	ch_channel_abort(ch, &msg);
+}
+
+void read_in_place(arena &a, struct ch_channel *ch)
+{
+	struct ch_message msg = CH_MESSAGE_INIT;
+	const int err = ch_channel_take(ch, short_timeout(a), &msg);
+
+	allowed(err, "take");
+	if (err < 0)
+		return;
+	touch(a, msg);
+	if (rnd(&a.rs) % 4 == 0)
+		allowed(ch_channel_commit(a.ch[rnd(&a.rs) % 2], &msg, short_timeout(a)), "commit");
+	ch_channel_release(ch, &msg);
+}
+
+void use_pool(arena &a)
+{
+	struct ch_pool_stats st;
+	void *p = nullptr;
+	const size_t len = 1 + rnd(&a.rs) % 9000;
+
+	switch (rnd(&a.rs) % 4) {
+	case 0: allowed(ch_pool_sweep(a.pool), "sweep"); break;
+	case 1: allowed(ch_pool_get_stats(a.pool, &st), "stats"); break;
+	default:
+		allowed(ch_pool_free(a.pool, a.block), "free");
+		a.block = nullptr;
+		const int err = ch_pool_alloc(a.pool, len, short_timeout(a), &p);
+		allowed(err, "alloc");
+		if (err < 0)
+			break;
+		auto *user = static_cast<unsigned char *>(ch_segment_addr(a.seg));
+		require(p >= user && static_cast<unsigned char *>(p) + len <= user + ch_segment_len(a.seg), "a block outside");
+		memset(p, 0, len);
+		a.block = p;
+	}
+}
+
+void attach_again(arena &a, struct ch_channel *ch)
+{
+	struct ch_channel *again = nullptr;
+	struct ch_descr d;
+
+	require(ch_channel_get_descr(ch, &d) == 0, "no descriptor");
+	allowed(ch_channel_attach(&d, &again), "attach");
+	if (again)
+		copy_messages(a, again);
+	ch_channel_detach(again);
+	if (rnd(&a.rs) % 4)
+		return;
+	struct ch_channel_attr attr = CH_CHANNEL_ATTR_INIT;
+	attr.capacity = 4;
+	again = nullptr;
+	allowed(ch_channel_create(a.pool, &attr, &again), "create");
+	ch_channel_destroy(again);
+}
+
+void step(arena &a, unsigned what)
+{
+	struct ch_channel *ch = a.ch[rnd(&a.rs) % 2];
+
+	switch (what % 16) {
+	case 0: case 1: case 2: case 3: copy_messages(a, ch); break;
+	case 4: case 5: write_in_place(a, ch); break;
+	case 6: case 7: read_in_place(a, ch); break;
+	case 8: use_pool(a); break;
+	case 9: allowed(ch_channel_count(ch), "count"); break;
+	case 10: attach_again(a, ch); break;
+	case 11:
+		if (what == 11)
+			allowed(ch_channel_close(ch), "close");
+		break;
+	default: damage(a.m, a.lively, a.rs);
+	}
+}
+
+arena make(uint64_t seed)
+{
+	struct ch_segment_attr sattr = CH_SEGMENT_ATTR_INIT;
+	struct ch_pool_attr pattr = CH_POOL_ATTR_INIT;
+	struct ch_channel_attr cattr = CH_CHANNEL_ATTR_INIT;
+	arena a = {};
+
+	sattr.len = 128 << 10;
+	sattr.max_peers = 4;
+	require(ch_segment_create(&sattr, &a.seg) == 0, "no segment");
+	pattr.segment = a.seg;
+	require(ch_pool_create(&pattr, &a.pool) == 0, "no pool");
+	cattr.capacity = 4;
+	for (auto &ch : a.ch)
+		require(ch_channel_create(a.pool, &cattr, &ch) == 0, "no channel");
+	a.rs = seed;
+	a.m = map_again(a.seg);
+	for (int i = 0; i < 40; i++)
+		step(a, static_cast<unsigned>(i % 9)); /* so that every kind of word is in use */
+	for (size_t i = 0; i < a.m.len / 8; i++)
+		if (reinterpret_cast<uint64_t *>(a.m.bytes)[i])
+			a.lively.push_back(i);
+	return a;
+}
+
+[[noreturn]] void second_process(arena &a, const uint8_t *data, size_t size)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	alarm(60);
+	a.rs ^= 0x5555;
+	for (;;)
+		for (size_t i = size; i > 0; i--)
+			step(a, data[i - 1]);
+}
+
+void end_second_process(pid_t pid)
+{
+	if (pid <= 0)
+		return;
+	const int how = child_kill(pid);
+	require(how == -SIGKILL, "the second process ended by itself");
+}
+
+} // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	uint64_t seed = 1;
+
+	for (size_t i = 0; i < size; i++)
+		seed = seed * 1099511628211u + data[i];
+	arena a = make(seed | 1);
+	std::atomic<bool> go{ true };
+	std::thread vandal;
+	const pid_t pid = size && data[0] % 8 == 0 ? fork() : 0;
+
+	if (pid == 0 && size && data[0] % 8 == 0)
+		second_process(a, data, size);
+	if (size && data[0] % 4 == 1)
+		vandal = std::thread([&a, &go, seed] {
+			for (uint64_t rs = ~seed; go;)
+				damage(a.m, a.lively, rs);
+		});
+	for (size_t i = 0; i < size; i++)
+		step(a, data[i]);
+	go = false;
+	if (vandal.joinable())
+		vandal.join();
+	end_second_process(pid);
+	for (auto *ch : a.ch)
+		rnd(&a.rs) % 2 ? ch_channel_destroy(ch) : ch_channel_detach(ch);
+	ch_pool_destroy(a.pool);
+	ch_segment_destroy(a.seg);
+	munmap(a.m.bytes, a.m.len);
+	return 0;
+}

@@ -1,0 +1,36 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Runs one test program in a /dev/shm and a process namespace of its own, and fails it if it left anything in
+# either: a file in shared memory or a process. Where namespaces are forbidden the test runs bare, and says so.
+if [ "$CH_TEST_ALONE" = 1 ]; then
+	export CH_TEST_ALONE=2
+	mount -t proc proc /proc && mount -t tmpfs tmpfs /dev/shm || exit 99
+	"$@"
+	status=$?
+	left=$(ls -A /dev/shm)
+	if [ -n "$left" ]; then
+		echo "left in /dev/shm:" $left >&2
+		[ $status -eq 77 ] || [ $status -ne 0 ] || status=1
+	fi
+	# Orphans that are being killed get five seconds. Only this shell, process 1, and sleep itself come and go.
+	for try in 0 1 2 3 4 5 6 7 8 9; do
+		others=
+		for p in /proc/[0-9]*; do
+			[ "$p" = "/proc/$$" ] || others="$others $p"
+		done
+		[ -n "$others" ] || break
+		sleep 0.5
+	done
+	for p in $others; do
+		echo "process left behind: $p $(tr '\0' ' ' <"$p/cmdline")" >&2
+		[ $status -ne 0 ] || status=1
+	done
+	exit $status
+fi
+user=
+[ "$(id -u)" -eq 0 ] || user=-r
+if unshare $user -m -p -f sh -c 'mount -t proc proc /proc && mount -t tmpfs tmpfs /dev/shm' 2>/dev/null; then
+	CH_TEST_ALONE=1 exec unshare $user -m -p -f --kill-child -- "$0" "$@"
+fi
+echo "no namespaces here: what the test leaves behind is not looked at" >&2
+exec "$@"
