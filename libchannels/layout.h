@@ -75,7 +75,7 @@ inline constexpr u64 PAGE = 4096;
 inline constexpr u64 MIN_BLOCK = 128;
 inline constexpr u64 WORDS_PER_PAGE = PAGE / MIN_BLOCK;
 
-enum pool_state : u32 { POOL_NONE = 0, POOL_READY = 1, POOL_DESTROYED = 2 };
+enum pool_state : u32 { POOL_NONE = 0, POOL_READY = 1, POOL_DESTROYED = 2, POOL_FORMATTING = 3 };
 
 struct pool_header {
 	u64 magic;

@@ -55,7 +55,8 @@ int pool_use(ch_segment *seg) noexcept
 
 	if (pool->hdr)
 		return 0;
-	if (seg->user_len < MIN_POOL || h->state.load(acquire) == POOL_NONE) // [L2] pairs with [L1]
+	const u32 state = seg->user_len < MIN_POOL ? u32{POOL_NONE} : h->state.load(acquire); // [L2] pairs with [L1]
+	if (state == POOL_NONE || state == POOL_FORMATTING)
 		return -ENOENT;
 	if (h->magic != POOL_MAGIC || h->nr_pages != g.nr_pages || h->page_words_off != g.page_words_off ||
 	    h->block_words_off != g.block_words_off || h->data_off != g.data_off)
@@ -73,9 +74,12 @@ static int format_pool(ch_segment *seg, bool own_segment) noexcept
 	if (seg->user_len < MIN_POOL)
 		return fail(-EINVAL, "segment %s: a pool needs %llu bytes", seg->name,
 			    static_cast<unsigned long long>(MIN_POOL));
-	if (h->state.load(acquire) != POOL_NONE) // [L2] pairs with [L1]
+	u32 none = POOL_NONE;
+	if (!h->state.compare_exchange_strong(none, POOL_FORMATTING, acquire, relaxed)) // [L2] pairs with [L1]
 		return fail(-EEXIST, "segment %s has a pool", seg->name);
-	std::memset(seg->base + seg->user_off, 0, g.data_off); // the user may have written there; zero words: all free
+	// The user may have written there before; zero words say that all is free.
+	std::memset(seg->base + seg->user_off + sizeof(*h), 0, g.data_off - sizeof(*h));
+	h->freed.v.store(0, relaxed); // published by the state
 	h->magic = POOL_MAGIC;
 	h->nr_pages = g.nr_pages;
 	h->page_words_off = g.page_words_off;

@@ -103,14 +103,48 @@ u32 ring_blocker_of_recv(const ring &r) noexcept
 	return c > 0 && slot_cycle(w) + 1 == c && claim_count(y) == c ? claim_owner(y) : NOBODY;
 }
 
-int ring_seal(const ring &r, u64 t) noexcept
+// ---- receiving where there is no message
+
+// Seals the end of a closing channel by claiming the next send for nobody, so that no late message slips in.
+static int seal(const ring &r, u64 t) noexcept
 {
 	const u64 i = t & r.mask, c = r.cycle(t);
 	u64 x = r.p[i].load(acquire); // [C2] pairs with [C1] in ring.h
 
 	if (claim_count(x) == c && r.p[i].compare_exchange_strong(x, claim_word(c + 1, CLOSER), acq_rel, acquire)) // [C1]
 		return -EPIPE;
-	return claim_count(x) == c + 1 && claim_owner(x) == CLOSER ? -EPIPE : -EAGAIN;
+	return claim_count(x) == c + 1 && claim_owner(x) == CLOSER ? -EPIPE : -EAGAIN; // it is still being written
+}
+
+static int skip_tombstone(const ring &r, u32 me, u64 &t, u64 claim) noexcept
+{
+	const u64 i = t & r.mask, c = r.cycle(t);
+
+	if (r.q[i].compare_exchange_strong(claim, claim_word(c + 1, me), acq_rel, relaxed)) { // [C1] pairs with [C2]
+		CH_CRASH_POINT(recv_tomb_skipping);
+		r.at(i).w.store(slot_word(c + 1, S_EMPTY), release); // [R2] pairs with [A2] in ring.h
+		event_notify(r.h->not_full, 1);
+		t++;
+	}
+	return RING_AGAIN;
+}
+
+int ring_no_message(ring &r, u32 me, u64 &t, u64 claim, u64 w) noexcept
+{
+	const u64 i = t & r.mask, c = r.cycle(t);
+
+	if (claim_count(claim) == c && w == slot_word(c, S_TOMB))
+		return skip_tombstone(r, me, t, claim);
+	if (claim_count(claim) == c && (w == slot_word(c, S_EMPTY) || slot_cycle(w) + 1 == c)) {
+		r.recv_at.store(t, relaxed); // private hint
+		if (w == slot_word(c, S_EMPTY) && (r.h->flags.load(relaxed) & CHANNEL_CLOSING)) // close() woke us for it
+			return seal(r, t);
+		return -EAGAIN; // empty, or its previous reader is not done
+	}
+	if (r.q[i].load(acquire) != claim) // [C2] pairs with [C1] in ring.h
+		return RING_AGAIN;
+	r.recv_at.store((claim_count(claim) << r.lg) + i, relaxed); // private hint
+	return -EPROTO;
 }
 
 // ---- recovery

@@ -166,9 +166,10 @@ template <class Use>
 	return rc;
 }
 
-// Seals the end of a closing channel by claiming the next send for nobody, so that no late message slips in.
-// Returns -EPIPE, or -EAGAIN while a message is still being written.
-int ring_seal(const ring &r, u64 t) noexcept;
+// What to do at a ticket that holds no message: step over a tombstone, see that the ring is empty, seal a closing one.
+// Returns RING_AGAIN to look at ticket t, which may have moved, once more; else -EAGAIN, -EPIPE or -EPROTO.
+inline constexpr int RING_AGAIN = 1;
+int ring_no_message(ring &r, u32 me, u64 &t, u64 claim, u64 w) noexcept;
 
 /*
  * ring_consume - receive the oldest message: look(slot) says what to do with it, use(slot) reads it.
@@ -201,44 +202,29 @@ template <class Look, class Use>
 		slot &s = r.at(i);
 		// [A1] pairs with [R1]: a FULL slot's message is whole.
 		const u64 w = s.w.load(acquire);
-		if (claim_count(x) == c && w == slot_word(c, S_FULL)) {
-			const verdict v = look(s);
-			CH_CRASH_POINT(recv_found);
-			if (v == verdict::leave) {
-				if (r.q[i].load(acquire) != x || s.w.load(acquire) != w) // [C2], [A1]: it was another's
-					continue;
-				r.recv_at.store(t, relaxed);
-				return refused;
-			}
-			// [C1] pairs with [C2]. That it succeeds proves that the slot was FULL(c) when look saw it.
-			if (!r.q[i].compare_exchange_strong(x, claim_word(c + 1, me), acq_rel, relaxed))
-				continue;
-			CH_CRASH_POINT(recv_claimed);
-			r.recv_at.store(t + 1, relaxed);
-			if (t % HINT_EVERY == HINT_EVERY - 1)
-				r.h->head.store(t + 1, release); // [H1] pairs with [H2]
-			CH_CRASH_POINT(recv_hinted);
-			return ring_deliver(r, t, v == verdict::take, use);
-		}
-		if (claim_count(x) == c && w == slot_word(c, S_TOMB)) {
-			if (!r.q[i].compare_exchange_strong(x, claim_word(c + 1, me), acq_rel, relaxed)) // [C1]
-				continue;
-			CH_CRASH_POINT(recv_tomb_skipping);
-			s.w.store(slot_word(c + 1, S_EMPTY), release); // [R2] pairs with [A2]
-			event_notify(r.h->not_full, 1);
-			t++;
+		if (claim_count(x) != c || w != slot_word(c, S_FULL)) {
+			const int rc = ring_no_message(r, me, t, x, w);
+			if (rc != RING_AGAIN)
+				return rc;
 			continue;
 		}
-		if (claim_count(x) == c && (w == slot_word(c, S_EMPTY) || slot_cycle(w) + 1 == c)) {
+		const verdict v = look(s);
+		CH_CRASH_POINT(recv_found);
+		if (v == verdict::leave) {
+			if (r.q[i].load(acquire) != x || s.w.load(acquire) != w) // [C2], [A1]: it was another's
+				continue;
 			r.recv_at.store(t, relaxed);
-			if ((r.h->flags.load(relaxed) & CHANNEL_CLOSING) && w == slot_word(c, S_EMPTY)) [[unlikely]]
-				return ring_seal(r, t);
-			return -EAGAIN; // or its previous reader is not done
+			return refused;
 		}
-		if (r.q[i].load(acquire) != x) // [C2]
+		// [C1] pairs with [C2]. That it succeeds proves that the slot was FULL(c) when look saw it.
+		if (!r.q[i].compare_exchange_strong(x, claim_word(c + 1, me), acq_rel, relaxed))
 			continue;
-		r.recv_at.store((claim_count(x) << r.lg) + i, relaxed);
-		return -EPROTO;
+		CH_CRASH_POINT(recv_claimed);
+		r.recv_at.store(t + 1, relaxed);
+		if (t % HINT_EVERY == HINT_EVERY - 1)
+			r.h->head.store(t + 1, release); // [H1] pairs with [H2]
+		CH_CRASH_POINT(recv_hinted);
+		return ring_deliver(r, t, v == verdict::take, use);
 	}
 	return -EAGAIN;
 }

@@ -162,7 +162,8 @@ static bool dissolve_run(run_map &m, u64 head, u32 cls, u32 me) noexcept
 	while (got-- > 0) {
 		u64 old = w[got].load(relaxed); // ours, unless a builder died and its sweeper took the run back
 		if (block_owner(old) == me)
-			w[got].compare_exchange_strong(old, block_word(block_tag(old), B_FREE, NOBODY), release, relaxed); // [B1]
+			w[got].compare_exchange_strong(old, block_word(block_tag(old), B_FREE, NOBODY), release,
+						       relaxed); // [B1] pairs with [B2]
 	}
 	return false;
 }
@@ -206,7 +207,8 @@ static u64 take_from_run(run_map &m, u64 head, u32 cls, u32 me) noexcept
 		if (block_state_of(old) != B_FREE || !w[k].compare_exchange_strong(old, mine, acquire, relaxed))
 			continue;
 		CH_CRASH_POINT(block_allocated);
-		if (m.pages[head].load(acquire) == want) // [G2] pairs with [G1]: still this run, and stays it while we own a block
+		// [G2] pairs with [G1]: it is still this run, and stays it while we own a block.
+		if (m.pages[head].load(acquire) == want)
 			return head * WORDS_PER_PAGE + k;
 		old = mine;
 		w[k].compare_exchange_strong(old, block_word(block_tag(mine), B_FREE, NOBODY), release, relaxed); // [B1]
