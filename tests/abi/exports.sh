@@ -17,7 +17,8 @@ if [ -e "$builddir/.libs/libchannels.so" ]; then
 fi
 for lib in pool ddict; do
 	[ -e "$builddir/.libs/lib$lib.so" ] || continue
-	strange=$(defined "$builddir/.libs/lib$lib.so" | grep -vE '^(ch_|_Z[A-Z]*2ch|_ZN[KVRO]*2ch)')
+	strange=$(${NM:-nm} -DC --defined-only "$builddir/.libs/lib$lib.so" | sed -n 's/^[0-9a-f]* [TDBR] //p' |
+		grep -vE '^ch_|(^|[^A-Za-z0-9_])ch::')
 	[ -z "$strange" ] || { echo "lib$lib.so exports:"; echo "$strange"; rc=1; }
 done
 [ -e "$builddir/.libs/libchannels.so" ] || [ $rc -ne 0 ] || exit 77
