@@ -20,9 +20,8 @@ constexpr std::size_t ask_first = 64, ask_max = 1024; // keys in one request
 // Sends packed records in one message. False if there is no block for them.
 bool start_pack(connection &conn, call &c, unsigned m, op what, bytes records)
 {
-	const ddict_core::value_writer write = [&](std::span<std::byte> to) {
-		std::memcpy(to.data(), records.data(), to.size());
-	};
+	const auto copy = [&](std::span<std::byte> to) { std::memcpy(to.data(), records.data(), to.size()); };
+	const ddict_core::value_writer write = copy;
 
 	try {
 		conn.start(c, m, {.what = what, .vlen = records.size(), .write = &write, .is_patient = false});

@@ -101,7 +101,8 @@ void connection::say_hello(unsigned m, link &l)
 	body.peer = ch_peer_self().id;
 	claim_credit(c, m);
 	head.id = c.id_;
-	const ddict_core::value_writer write = [&](std::span<std::byte> to) { std::memcpy(to.data(), &body, to.size()); };
+	const auto copy = [&](std::span<std::byte> to) { std::memcpy(to.data(), &body, to.size()); };
+	const ddict_core::value_writer write = copy;
 
 	send_small(m, l, head, {.what = op::hello, .vlen = sizeof(body), .write = &write});
 	l.client = wait(c, hello_timeout).arg;

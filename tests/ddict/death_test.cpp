@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+// death_test.cpp - clients, managers and creators that are killed. Sees libddict's directory, to look into the pools.
+#include "ddict_support.hpp"
+#include "directory.hpp"
+#include <atomic>
+
+TestSuite(ddict_death, .timeout = WATCHDOG_S);
+
+constexpr int nr_keys = 8;
+using text_dict = ddict<int, std::string>;
+
+// Puts for ever: a value of key k begins with k's number and is whole.
+static bool put_for_ever(const text_dict &d, std::uint64_t seed, struct board *b)
+{
+	for (std::uint64_t n = 0;; n++) {
+		const std::size_t len = rnd(&seed) % 4 ? rnd(&seed) % 500 : 1000 + rnd(&seed) % 200000;
+		const int k = static_cast<int>(rnd(&seed) % nr_keys);
+
+		if (n % 5 == 4)
+			d.get(k);
+		else
+			d.put(k, whole_value(static_cast<std::uint64_t>(k), len));
+		if (n == 3)
+			post(b, 0);
+	}
+}
+
+static void nap_us(std::uint64_t us)
+{
+	const timespec t = {0, static_cast<long>(us) * 1000};
+
+	nanosleep(&t, nullptr);
+}
+
+// What an empty dictionary's pools hold. A new client's hello makes every manager look for the dead first.
+struct holdings {
+	std::vector<ch_pool_stats> stats;
+
+	explicit holdings(const text_dict &d)
+	{
+		const ch::dd::directory dir = ch::dd::directory_attach(d.descr());
+		const pid_t newcomer = start_child([&] { return d.size() == 0; });
+
+		cr_assert_eq(child_end(newcomer), 0);
+		for (const auto &m : dir.managers)
+			look(ch::memory_pool::attach(m.requests));
+		look(ch::memory_pool::attach(dir.control)); // with the newcomer's channel
+	}
+	void look(ch::memory_pool pool)
+	{
+		pool.sweep();
+		stats.push_back(pool.stats());
+		fprintf(stderr, "%llu bytes in %llu blocks, %u channels\n", (unsigned long long)stats.back().used,
+			(unsigned long long)stats.back().nr_used, stats.back().nr_channels);
+	}
+	bool operator==(const holdings &o) const
+	{
+		for (std::size_t i = 0; i < stats.size(); i++)
+			if (stats[i].used != o.stats[i].used || stats[i].nr_used != o.stats[i].nr_used ||
+			    stats[i].nr_channels != o.stats[i].nr_channels)
+				return false;
+		return true;
+	}
+};
+
+Test(ddict_death, a_client_killed_while_it_puts_leaves_the_old_or_the_new_value_and_no_leak)
+{
+	std::uint64_t seed = test_seed();
+	text_dict d({.managers = 2, .memory = 16 << 20, .max_clients = 8});
+	d.clear();
+	const holdings before(d);
+
+	for (int k = 0; k < nr_keys; k++)
+		d.put(k, whole_value(static_cast<std::uint64_t>(k), 10));
+	for (int round = 0; round < 150; round++) {
+		struct board *b = board_new();
+		const std::uint64_t s = rnd(&seed);
+		const pid_t child = start_child([&] { return put_for_ever(d, s, b); });
+
+		await_post(b, 0);
+		nap_us(rnd(&seed) % 2000);
+		cr_assert_eq(child_kill(child), -SIGKILL);
+		for (int k = 0; k < nr_keys; k++)
+			cr_assert(is_whole(d.get(k), static_cast<std::uint64_t>(k)), "round %d key %d", round, k);
+		munmap(b, sizeof(*b));
+	}
+	d.clear();
+	cr_assert(holdings(d) == before);
+}
+
+Test(ddict_death, a_client_killed_while_it_reads_large_values_pins_nothing)
+{
+	std::uint64_t seed = test_seed();
+	text_dict d({.managers = 1, .memory = 8 << 20, .max_clients = 8});
+	d.clear();
+	const holdings before(d);
+
+	for (int round = 0; round < 40; round++) {
+		struct board *b = board_new();
+
+		d.put(0, std::string(1 << 20, 'a'));
+		const pid_t child = start_child([&] {
+			for (;;) {
+				d.get(0);
+				post(b, 0);
+			}
+			return true;
+		});
+		await_post(b, 0);
+		nap_us(rnd(&seed) % 2000);
+		child_kill(child);
+		munmap(b, sizeof(*b));
+	}
+	d.clear();
+	cr_assert(holdings(d) == before);
+}
+
+Test(ddict_death, dead_clients_make_room_for_others)
+{
+	ddict<int, int> d({.managers = 2, .max_clients = 4});
+
+	for (int i = 0; i < 200; i++) {
+		struct board *b = board_new();
+		const pid_t child = start_child([&] {
+			d.put(i, i);
+			post(b, 0);
+			wait_to_be_killed();
+			return true;
+		});
+
+		await_post(b, 0);
+		child_kill(child);
+		munmap(b, sizeof(*b));
+	}
+	cr_assert_eq(d.size(), 200u);
+}
+
+// A key for each manager.
+static std::vector<int> keys_of_managers(const ddict<int, int> &d)
+{
+	std::vector<int> keys(d.managers(), -1);
+
+	for (int k = 0; k < 1000; k++)
+		keys[d.which_manager(k)] = k;
+	return keys;
+}
+
+static void kill_manager(const ddict<int, int> &d, unsigned m)
+{
+	const ch_peer peer = d.core().manager_peer(m);
+
+	kill(ch_peer_pid(peer), SIGKILL);
+	AWAIT(!ch_peer_is_alive(peer));
+}
+
+Test(ddict_death, a_dead_manager_is_reported_and_the_others_go_on)
+{
+	ddict<int, int> d({.managers = 3});
+	const std::vector<int> keys = keys_of_managers(d);
+
+	for (const int k : keys)
+		d.put(k, k);
+	kill_manager(d, 1);
+	const int first = error_of([&] { d.get(keys[1]); });
+	cr_assert(first == EOWNERDEAD || first == EHOSTUNREACH, "%s", strerror(first));
+	cr_assert_eq(error_of([&] { d.put(keys[1], 1); }), EHOSTUNREACH);
+	const std::string why = text_of([&] { d.contains(keys[1]); });
+	cr_assert(why.find("manager 1 of 3") != std::string::npos && why.find("died") != std::string::npos, "%s", why.c_str());
+	cr_assert_eq(error_of([&] { d.size(); }), EHOSTUNREACH);
+	for (const unsigned m : {0u, 2u}) {
+		cr_assert_eq(d.get(keys[m]), keys[m]);
+		d.put(keys[m], -1);
+		cr_assert_eq(d.get(keys[m]), -1);
+	}
+}
+
+Test(ddict_death, who_waits_for_a_manager_that_dies_learns_of_it)
+{
+	ddict<int, int> d({.managers = 2});
+	const std::vector<int> keys = keys_of_managers(d);
+	const pid_t manager = ch_peer_pid(d.core().manager_peer(0));
+	std::atomic<int> err[4] = {-1, -1, -1, -1};
+	std::vector<std::jthread> waiting;
+
+	d.put(keys[0], 1);
+	d.put(keys[1], 1);
+	kill(manager, SIGSTOP);
+	for (auto &e : err)
+		waiting.emplace_back([&] { e = error_of([&] { d.get(keys[0]); }); });
+	for (int i = 0; i < 100; i++) // others answer meanwhile
+		cr_assert_eq(d.get(keys[1]), 1);
+	kill(manager, SIGKILL);
+	waiting.clear();
+	for (const auto &e : err)
+		cr_assert(e == EOWNERDEAD || e == EHOSTUNREACH, "%s", strerror(e));
+	cr_assert_eq(d.get(keys[1]), 1);
+}
+
+// A request channel full of what nobody will ever take.
+Test(ddict_death, senders_to_a_dead_manager_do_not_wait_for_ever)
+{
+	ddict<int, int> d({.managers = 1});
+	const pid_t manager = ch_peer_pid(d.core().manager_peer(0));
+	struct board *b = board_new();
+	std::vector<pid_t> children;
+
+	d.put(1, 1);
+	kill(manager, SIGSTOP);
+	for (int c = 0; c < 12; c++)
+		children.push_back(start_child([&] {
+			std::vector<std::jthread> threads;
+			std::atomic<int> good{0};
+
+			post(b, 0);
+			for (int t = 0; t < 30; t++)
+				threads.emplace_back([&] {
+					const int err = error_of([&] { d.get(1); });
+
+					good += err == EOWNERDEAD || err == EHOSTUNREACH;
+				});
+			threads.clear();
+			return good == 30;
+		}));
+	AWAIT(posted(b, 0) == 12);
+	nap_us(100000);
+	kill(manager, SIGKILL);
+	for (const pid_t c : children)
+		cr_assert_eq(child_end(c), 0);
+}
+
+Test(ddict_death, a_dictionary_whose_managers_are_dead_can_be_destroyed)
+{
+	std::set<std::string> files;
+
+	{
+		ddict<int, int> d({.managers = 2});
+
+		d.put(1, 1);
+		kill_manager(d, 0);
+		kill_manager(d, 1);
+		cr_assert_neq(error_of([&] { d.get(1); }), 0);
+		files = mapped_segments();
+	}
+	cr_assert(exist_no_more(files));
+}
+
+Test(ddict_death, a_batch_and_a_walk_over_a_dead_manager_are_errors)
+{
+	ddict<int, int> d({.managers = 2});
+	std::vector<std::pair<int, int>> much;
+	std::vector<int> keys;
+
+	for (int i = 0; i < 3000; i++) {
+		much.emplace_back(i, i);
+		keys.push_back(i);
+	}
+	d.put_many(much);
+	kill_manager(d, 1);
+	const auto is_death = [](int err) { return err == EOWNERDEAD || err == EHOSTUNREACH; };
+	cr_assert(is_death(error_of([&] { d.put_many(much); })));
+	cr_assert(is_death(error_of([&] { d.get_many(keys); })));
+	cr_assert(is_death(error_of([&] {
+		for ([[maybe_unused]] const auto &[k, v] : d)
+			;
+	})));
+}
+
+Test(ddict_death, the_creators_death_is_an_error_for_the_others_and_leaves_nothing)
+{
+	struct board *b = board_new();
+	const pid_t creator = start_child([&] {
+		ddict<int, int> d({.managers = 2});
+
+		d.put(1, 1);
+		b->descr = d.descr();
+		post(b, 0);
+		wait_to_be_killed();
+		return true;
+	});
+
+	await_post(b, 0);
+	const ch::descriptor there{b->descr};
+	const auto d = ddict<int, int>::attach(there);
+	cr_assert_eq(d.get(1), 1);
+	const std::set<std::string> files = mapped_segments();
+	child_kill(creator);
+	int err = 0;
+	AWAIT((err = error_of([&] { d.get(1); })) != 0);
+	cr_assert(err == EOWNERDEAD || err == EHOSTUNREACH || err == ESTALE, "%s", strerror(err));
+	AWAIT(exist_no_more(files));
+}
+
+Test(ddict_death, a_client_that_stops_holds_up_nobody)
+{
+	ddict<int, int> d({.managers = 1});
+	struct board *b = board_new();
+	const pid_t child = start_child([&] {
+		for (int i = 0;; i++) {
+			d.put(i % 10, i);
+			post(b, 0);
+		}
+		return true;
+	});
+
+	await_post(b, 0);
+	kill(child, SIGSTOP);
+	for (int i = 100; i < 1000; i++) {
+		d.put(i, i);
+		cr_assert_eq(d.get(i), i);
+	}
+	kill(child, SIGCONT);
+	child_kill(child);
+}

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+# Tests of libddict: Criterion, public API only, but for death_test, hostile_test and parts_test, which
+# see libddict's own headers.
+DDICT_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+DDICT_TEST_LDADD    = libddict.la libchannels.la $(CRITERION_LIBS)
+EXTRA_DIST += tests/ddict/ddict_support.hpp
+if HAVE_CRITERION
+check_PROGRAMS += \
+	tests/ddict/clients_test \
+	tests/ddict/death_test \
+	tests/ddict/full_test \
+	tests/ddict/handle_test \
+	tests/ddict/hostile_test \
+	tests/ddict/ops_test \
+	tests/ddict/parts_test
+endif
+tests_ddict_clients_test_SOURCES   = tests/ddict/clients_test.cpp
+tests_ddict_clients_test_CPPFLAGS  = $(DDICT_TEST_CPPFLAGS)
+tests_ddict_clients_test_LDADD     = $(DDICT_TEST_LDADD)
+tests_ddict_death_test_SOURCES     = tests/ddict/death_test.cpp libddict/directory.cpp
+tests_ddict_death_test_CPPFLAGS    = $(DDICT_TEST_CPPFLAGS) -iquote $(top_srcdir)/libddict
+tests_ddict_death_test_LDADD       = $(DDICT_TEST_LDADD)
+tests_ddict_full_test_SOURCES      = tests/ddict/full_test.cpp
+tests_ddict_full_test_CPPFLAGS     = $(DDICT_TEST_CPPFLAGS)
+tests_ddict_full_test_LDADD        = $(DDICT_TEST_LDADD)
+tests_ddict_handle_test_SOURCES    = tests/ddict/handle_test.cpp
+tests_ddict_handle_test_CPPFLAGS   = $(DDICT_TEST_CPPFLAGS)
+tests_ddict_handle_test_LDADD      = $(DDICT_TEST_LDADD)
+tests_ddict_hostile_test_SOURCES   = tests/ddict/hostile_test.cpp libddict/directory.cpp
+tests_ddict_hostile_test_CPPFLAGS  = $(DDICT_TEST_CPPFLAGS) -iquote $(top_srcdir)/libddict
+tests_ddict_hostile_test_LDADD     = $(DDICT_TEST_LDADD)
+tests_ddict_ops_test_SOURCES       = tests/ddict/ops_test.cpp
+tests_ddict_ops_test_CPPFLAGS      = $(DDICT_TEST_CPPFLAGS)
+tests_ddict_ops_test_LDADD         = $(DDICT_TEST_LDADD)
+tests_ddict_parts_test_SOURCES     = tests/ddict/parts_test.cpp libddict/place.cpp
+tests_ddict_parts_test_CPPFLAGS    = $(DDICT_TEST_CPPFLAGS) $(XXHASH_CFLAGS) -iquote $(top_srcdir)/libddict
+tests_ddict_parts_test_LDADD       = $(DDICT_TEST_LDADD) $(XXHASH_LIBS)
+
+if HAVE_CLI11
+dist_check_SCRIPTS += tests/ddict/wordfreq.sh
+else
+EXTRA_DIST += tests/ddict/wordfreq.sh
+endif
