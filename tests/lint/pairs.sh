@@ -1,11 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Memory orders. Where a comment says "[R1] pairs with [A1]", "[A1] pairs with [R1]" stands somewhere in the same room,
-# and no comment begins with a tag that has no such pair. In libchannels every atomic access names its order, and
-# seq_cst has its argument within the six lines above it.
+# Memory orders. Where a comment says "[R1] pairs with [A1]", "[A1] pairs with [R1]" stands somewhere in the same room; a
+# pair whose sides share one tag stands there twice; no comment begins with a tag that has no pair. In libchannels every
+# atomic access names its order, and seq_cst has its argument within the six lines above it.
 . "$(dirname "$0")/files"
 rc=0
-for room in libchannels libpool libddict; do
+for room in libchannels 'libpool include/pool' 'libddict include/ddict'; do
+	# shellcheck disable=SC2086 # a room may have two folders
 	files=$(sources $room)
 	[ -n "$files" ] || continue
 	lone=$(awk '
@@ -18,6 +19,7 @@ for room in libchannels libpool libddict; do
 			s = $0
 			while (match(s, /\[[A-Z][0-9]+\] pairs with \[[A-Z][0-9]+\]/)) {
 				split(substr(s, RSTART, RLENGTH), w, / pairs with /)
+				times[w[1] " " w[2]]++
 				seen[w[1] " " w[2]] = FILENAME ":" FNR
 				paired[w[1]] = 1
 				s = substr(s, RSTART + RLENGTH)
@@ -25,7 +27,8 @@ for room in libchannels libpool libddict; do
 		}
 		END {
 			for (t in used) if (!(t in paired)) print used[t] ": " t " pairs with nothing"
-			for (k in seen) { split(k, w, " "); if (!((w[2] " " w[1]) in seen)) print seen[k] ": " w[1] " has no partner " w[2] }
+			for (k in seen) { split(k, w, " "); if (!((w[2] " " w[1]) in seen)) print seen[k] ": " w[1] " has no partner " w[2]
+				if (w[1] == w[2] && times[k] < 2) print seen[k] ": " w[1] " is alone" }
 		}' $files)
 	[ -z "$lone" ] || { echo "$lone"; rc=1; }
 done
