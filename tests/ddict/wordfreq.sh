@@ -25,10 +25,10 @@ run() {
 tree=$tmp/tree
 mkdir -p "$tree/deep/er/still" "$tree/none"
 # Text of many words: awk's numbers as letters. One file is longer than a piece.
-awk 'BEGIN { srand(7); for (f = 0; f < 60; f++) for (i = 0; i < 400; i++) {
+awk -v dir="$tree/deep" 'BEGIN { srand(7); for (f = 0; f < 60; f++) for (i = 0; i < 400; i++) {
 	w = ""; for (n = int(rand() * rand() * 5000); n > 0; n = int(n / 26)) w = w sprintf("%c", 97 + n % 26);
-	printf "%s%s", w, i % 9 ? " " : ".\n" > (dir "/f" f ".txt") } }' dir="$tree/deep"
-awk 'BEGIN { srand(8); for (i = 0; i < 500000; i++) printf "Long%d%s ", i % 977, i % 3 ? "a" : "b" }' >"$tree/long"
+	printf("%s%s", w, (i % 9 ? " " : ".\n")) > (dir "/f" f ".txt") } }'
+awk 'BEGIN { srand(8); for (i = 0; i < 500000; i++) printf("Long%d%s ", i % 977, (i % 3 ? "a" : "b")) }' >"$tree/long"
 printf 'caf\303\251 CAF\303\211 na\357ve \377\376 end' >"$tree/odd bytes"
 printf 'text\0with a nul' >"$tree/binary"
 : >"$tree/empty"
