@@ -27,8 +27,8 @@ static std::uint64_t from_environment(const char *name, std::uint64_t usual, std
 
 const settings &conf()
 {
-	static const settings once = { from_environment("BENCH_MS", 100, 10'000) * 1'000'000,
-				       static_cast<int>(from_environment("BENCH_REPS", 5, 1000)) };
+	static const settings once = {from_environment("BENCH_MS", 100, 10'000) * 1'000'000,
+				      static_cast<int>(from_environment("BENCH_REPS", 5, 1000))};
 	return once;
 }
 
@@ -75,7 +75,7 @@ double histogram::quantile(double share) const
 			return static_cast<double>(i);
 		std::size_t exponent = i / sub - 1;
 		double low = static_cast<double>((i % sub + sub) << exponent);
-		return low + static_cast<double>((std::uint64_t{ 1 } << exponent) - 1) / 2;
+		return low + static_cast<double>((std::uint64_t{1} << exponent) - 1) / 2;
 	}
 	return 0;
 }
@@ -234,7 +234,7 @@ static void block_signals()
 	sigset_t set;
 
 	sigemptyset(&set);
-	for (int s : { SIGCHLD, SIGINT, SIGTERM, SIGHUP })
+	for (int s : {SIGCHLD, SIGINT, SIGTERM, SIGHUP})
 		sigaddset(&set, s);
 	sigprocmask(SIG_BLOCK, &set, nullptr);
 }

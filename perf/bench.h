@@ -99,7 +99,7 @@ public:
 };
 
 template <class T> class shared {
-	region memory{ sizeof(T) };
+	region memory{sizeof(T)};
 
 public:
 	shared() { new (memory.data()) T(); }
@@ -114,8 +114,8 @@ public:
  * failed    the first member that fails     the parent     after waitpid
  */
 struct control {
-	std::atomic<int> nr_ready{ 0 };
-	std::atomic<int> failed{ 0 };
+	std::atomic<int> nr_ready{0};
+	std::atomic<int> failed{0};
 	char text[240] = {};
 };
 

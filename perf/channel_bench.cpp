@@ -66,7 +66,7 @@ public:
 		ch_pool *made;
 
 		// Twice what can be on its way, and room for the channel's own words.
-		attr.len = (std::size_t{ 8 } << 20) + 2 * (p.capacity + 8) * (p.len + 256);
+		attr.len = (std::size_t{8} << 20) + 2 * (p.capacity + 8) * (p.len + 256);
 		if (int rc = ch_pool_create(&attr, &made); rc < 0)
 			raise("ch_pool_create", rc);
 		pool.reset(made);
@@ -119,9 +119,9 @@ struct blocking_end {
 sample latency(std::size_t len, std::uint32_t spin_ns)
 {
 	return guarded([=] {
-		channel_set set({ len, 4, spin_ns, 2 });
+		channel_set set({len, 4, spin_ns, 2});
 		return ping_pong(len, [&](int side) {
-			return blocking_end{ set.attach(side, spin_ns), set.attach(1 - side, spin_ns) };
+			return blocking_end{set.attach(side, spin_ns), set.attach(1 - side, spin_ns)};
 		});
 	});
 }
@@ -147,8 +147,8 @@ struct waiting_port {
 template <class Port> sample rate(const flow &f, std::uint32_t capacity)
 {
 	return guarded([=] {
-		channel_set set({ f.len, capacity, 0 });
-		return run_flow(f, [&] { return Port{ set.attach(0, 0) }; });
+		channel_set set({f.len, capacity, 0});
+		return run_flow(f, [&] { return Port{set.attach(0, 0)}; });
 	});
 }
 
@@ -195,14 +195,14 @@ std::uint32_t busy()
 sample in_place(std::size_t len)
 {
 	return guarded([=] {
-		channel_set set({ len, large_capacity, busy() });
+		channel_set set({len, large_capacity, busy()});
 		return run_in_place(len, [&] { return in_place_port(set.attach(0, busy())); });
 	});
 }
 
 sample copy_bandwidth(std::size_t len)
 {
-	sample s = rate<trying_port>({ 1, len }, large_capacity);
+	sample s = rate<trying_port>({1, len}, large_capacity);
 
 	s.value *= static_cast<double>(len);
 	return s;
@@ -235,7 +235,7 @@ double alloc_free_ns(member &me, ch_pool *pool, std::size_t len)
 sample alloc_free(std::size_t len)
 {
 	return guarded([=] {
-		channel_set set({ len, 16, 0 });
+		channel_set set({len, 16, 0});
 		shared<double> ns;
 		sample s;
 		s.error = run_team(1, 1, [&](member &me) {
@@ -257,42 +257,42 @@ std::string named(const std::string &name, std::size_t len)
 
 void add_latency_rows()
 {
-	for (std::size_t len : { 8, 64, 512, 4096, 65536, 1048576 })
-		add_row({ named("channel/latency_spin", len),
-			  len == 8 ? "ns one way, busy; baseline: raw cache line"
-				   : "ns one way, busy; baseline: copy in, raw exchange, copy out",
-			  [=] { return latency(len, CH_SPIN_ALWAYS); }, [=] { return raw_latency(len); } });
-	add_row({ named("channel/latency_adaptive", 8), "ns one way, default spin; baseline: raw cache line",
-		  [] { return latency(8, 0); }, [] { return raw_latency(8); } });
-	add_row({ named("channel/wakeup", 8), "ns one way, blocking; baseline: raw futex",
-		  [] { return latency(8, CH_SPIN_NEVER); }, futex_latency });
+	for (std::size_t len : {8, 64, 512, 4096, 65536, 1048576})
+		add_row({named("channel/latency_spin", len),
+			 len == 8 ? "ns one way, busy; baseline: raw cache line"
+				  : "ns one way, busy; baseline: copy in, raw exchange, copy out",
+			 [=] { return latency(len, CH_SPIN_ALWAYS); }, [=] { return raw_latency(len); }});
+	add_row({named("channel/latency_adaptive", 8), "ns one way, default spin; baseline: raw cache line",
+		 [] { return latency(8, 0); }, [] { return raw_latency(8); }});
+	add_row({named("channel/wakeup", 8), "ns one way, blocking; baseline: raw futex",
+		 [] { return latency(8, CH_SPIN_NEVER); }, futex_latency});
 }
 
 template <class Port> void add_rate_row(const std::string &name, flow f)
 {
-	add_row({ named("channel/" + name, f.len), "messages/s; baseline: plain bounded MPMC ring",
-		  [=] { return rate<Port>(f, rate_capacity); }, [=] { return vyukov_rate(f, rate_capacity); } });
+	add_row({named("channel/" + name, f.len), "messages/s; baseline: plain bounded MPMC ring",
+		 [=] { return rate<Port>(f, rate_capacity); }, [=] { return vyukov_rate(f, rate_capacity); }});
 }
 
 void add_rate_rows()
 {
-	for (std::size_t len : { 8, 64, 512, 4096 })
-		add_rate_row<trying_port>("rate_1to1", { 1, len });
-	add_rate_row<trying_port>("rate_2to2", { 2, 8 });
-	add_rate_row<trying_port>("rate_4to4", { 4, 8 });
-	add_rate_row<waiting_port>("rate_wait_1to1", { 1, 8 });
+	for (std::size_t len : {8, 64, 512, 4096})
+		add_rate_row<trying_port>("rate_1to1", {1, len});
+	add_rate_row<trying_port>("rate_2to2", {2, 8});
+	add_rate_row<trying_port>("rate_4to4", {4, 8});
+	add_rate_row<waiting_port>("rate_wait_1to1", {1, 8});
 }
 
 void add_bandwidth_rows()
 {
-	for (std::size_t len : { 4096, 65536, 1048576 })
-		add_row({ named("channel/copy_bw", len), "bytes/s; baseline: copy in and out of 4 plain slots",
-			  [=] { return copy_bandwidth(len); }, [=] { return slots_copy(len); } });
-	for (std::size_t len : { 4096, 65536, 1048576 })
-		add_row({ named("channel/inplace_bw", len), "bytes/s; baseline: write and read 4 plain slots in place",
-			  [=] { return in_place(len); }, [=] { return slots_in_place(len); } });
-	for (std::size_t len : { 64, 1024, 65536, 1048576 })
-		add_row({ named("pool/alloc_free", len), "ns for both", [=] { return alloc_free(len); }, {} });
+	for (std::size_t len : {4096, 65536, 1048576})
+		add_row({named("channel/copy_bw", len), "bytes/s; baseline: copy in and out of 4 plain slots",
+			 [=] { return copy_bandwidth(len); }, [=] { return slots_copy(len); }});
+	for (std::size_t len : {4096, 65536, 1048576})
+		add_row({named("channel/inplace_bw", len), "bytes/s; baseline: write and read 4 plain slots in place",
+			 [=] { return in_place(len); }, [=] { return slots_in_place(len); }});
+	for (std::size_t len : {64, 1024, 65536, 1048576})
+		add_row({named("pool/alloc_free", len), "ns for both", [=] { return alloc_free(len); }, {}});
 }
 
 } // namespace
@@ -304,8 +304,8 @@ int main(int argc, char **argv)
 	add_bandwidth_rows();
 	add_baseline_rows();
 	return run_rows(argc, argv,
-			{ { "libchannels", ch_version() },
-			  { "spin_mode", "latency_spin, inplace_bw: CH_SPIN_ALWAYS; wakeup: CH_SPIN_NEVER; "
-					 "latency_adaptive, rate_wait: default; rate, copy_bw: CH_TRY, pause, and "
-					 "sched_yield every 256 tries, as the baselines" } });
+			{{"libchannels", ch_version()},
+			 {"spin_mode", "latency_spin, inplace_bw: CH_SPIN_ALWAYS; wakeup: CH_SPIN_NEVER; "
+				       "latency_adaptive, rate_wait: default; rate, copy_bw: CH_TRY, pause, and "
+				       "sched_yield every 256 tries, as the baselines"}});
 }

@@ -64,7 +64,7 @@ void member::fail(const char *what, int code)
 static void watched_signals(sigset_t *set)
 {
 	sigemptyset(set);
-	for (int s : { SIGCHLD, SIGINT, SIGTERM, SIGHUP })
+	for (int s : {SIGCHLD, SIGINT, SIGTERM, SIGHUP})
 		sigaddset(set, s);
 }
 
@@ -158,8 +158,8 @@ public:
 		watched_signals(&set);
 		for (reap(); !alive.empty(); reap()) {
 			std::uint64_t now = now_ns(), left = now < deadline ? deadline - now : 0;
-			timespec t = { static_cast<time_t>(left / 1'000'000'000),
-				       static_cast<long>(left % 1'000'000'000) };
+			timespec t = {static_cast<time_t>(left / 1'000'000'000),
+				      static_cast<long>(left % 1'000'000'000)};
 			int signo = sigtimedwait(&set, nullptr, &t);
 			if (signo < 0 && errno == EAGAIN) {
 				blame("timed out");
