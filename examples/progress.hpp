@@ -11,7 +11,7 @@
 class progress {
 public:
 	progress(std::string what, std::uint64_t total)
-		: what_(std::move(what)), total_(total ? total : 1), is_on_(isatty(STDERR_FILENO))
+	    : what_(std::move(what)), total_(total ? total : 1), is_on_(isatty(STDERR_FILENO))
 	{
 	}
 	progress(const progress &) = delete;

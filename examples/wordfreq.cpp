@@ -298,7 +298,8 @@ void report(const options &o, const result &r)
 	for (std::size_t i = 0; i < std::min(complaints, r.sum.unreadable.size()); i++)
 		std::fprintf(stderr, "wordfreq: %s\n", r.sum.unreadable[i].c_str());
 	if (r.sum.unreadable.size() > complaints)
-		std::fprintf(stderr, "wordfreq: and %zu more could not be read\n", r.sum.unreadable.size() - complaints);
+		std::fprintf(stderr, "wordfreq: and %zu more could not be read\n",
+			     r.sum.unreadable.size() - complaints);
 	print_top(r.totals, o.top);
 	std::printf("%llu files, %.1f MB, %llu words, %llu different; %llu binary files skipped\n",
 		    static_cast<unsigned long long>(r.sum.files), mb, static_cast<unsigned long long>(r.sum.words),
@@ -347,7 +348,8 @@ int main(int argc, char **argv)
 	options o;
 
 	app.add_option("--workers", o.workers, "Worker processes (default: the CPUs this process may use)");
-	app.add_option("--managers", o.managers, "Manager processes of each dictionary (default: half of the CPUs, 1 to 4)");
+	app.add_option("--managers", o.managers,
+		       "Manager processes of each dictionary (default: half of the CPUs, 1 to 4)");
 	app.add_option("--top", o.top, "How many of the most frequent words to print (default 10)");
 	app.add_option("--memory", o.memory, "MiB for each dictionary (default: from the size of the files)");
 	app.add_flag("--verify", o.verify, "Count again in one process, and compare every word");

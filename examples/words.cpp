@@ -32,7 +32,9 @@ constexpr std::array<unsigned char, 256> letters = [] {
 
 class file {
 public:
-	explicit file(const std::string &path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)) {}
+	explicit file(const std::string &path) : fd_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY))
+	{
+	}
 	file(const file &) = delete;
 	file &operator=(const file &) = delete;
 	~file()
@@ -47,8 +49,9 @@ public:
 
 		out.resize(len);
 		while (got < len) {
-			const ssize_t n = fd_ < 0 ? -1 : pread(fd_, out.data() + got, len - got,
-							       static_cast<off_t>(offset + got));
+			const ssize_t n =
+				fd_ < 0 ? -1
+					: pread(fd_, out.data() + got, len - got, static_cast<off_t>(offset + got));
 
 			if (n < 0)
 				return false;
@@ -151,7 +154,8 @@ void count_piece(const piece &p, counts &table, outcome &out)
 		out.binary += p.from == 0;
 		return;
 	}
-	// One byte before, to see whether a word goes on; and as much behind as a word may be long, and more if it is longer.
+	// One byte before, to see whether a word goes on; and as much behind as a word may be long, and more if it is
+	// longer.
 	const std::uint64_t first = p.from ? p.from - 1 : 0;
 
 	if (!f.read(first, static_cast<std::size_t>(p.to - first) + word_max, text)) {
@@ -184,9 +188,8 @@ std::vector<piece> find_files(const std::vector<std::string> &paths, outcome &ou
 		else
 			complain(path, err ? err : std::make_error_code(std::errc::invalid_argument), out);
 	}
-	std::sort(pieces.begin(), pieces.end(), [](const piece &a, const piece &b) {
-		return a.path != b.path ? a.path < b.path : a.from < b.from;
-	});
+	std::sort(pieces.begin(), pieces.end(),
+		  [](const piece &a, const piece &b) { return a.path != b.path ? a.path < b.path : a.from < b.from; });
 	// The same file by two arguments.
 	pieces.erase(std::unique(pieces.begin(), pieces.end(),
 				 [](const piece &a, const piece &b) { return a.path == b.path && a.from == b.from; }),

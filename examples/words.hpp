@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // words.hpp - what a word is, and counting the words of pieces of files.
 //
-// A word is a run of ASCII letters and of bytes from 0x80 on, so that words in any encoding stay whole; ASCII letters are
-// made small. Of a longer word the first 100 bytes count. A file with a NUL among its first 8 KiB is not text.
+// A word is a run of ASCII letters and of bytes from 0x80 on, so that words in any encoding stay whole; ASCII letters
+// are made small. Of a longer word the first 100 bytes count. A file with a NUL among its first 8 KiB is not text.
 #pragma once
 #include <cstdint>
 #include <string>

@@ -166,7 +166,7 @@ using sink_ref = ddict_detail::function_ref<void(std::size_t, const bytes *)>;
 class asker {
 public:
 	asker(const ddict_core &core, connection &conn, unsigned m, std::span<const bytes> keys)
-		: core_(core), conn_(conn), keys_(keys), m_(m)
+	    : core_(core), conn_(conn), keys_(keys), m_(m)
 	{
 	}
 	asker(const asker &) = delete;

@@ -17,7 +17,7 @@ using time_point = steady_clock::time_point;
 std::string who(const directory &d, unsigned m)
 {
 	return "dictionary " + d.name + ": manager " + std::to_string(m) + " of " + std::to_string(d.managers.size()) +
-		" (process " + std::to_string(ch_peer_pid(d.managers[m].peer)) + ")";
+	       " (process " + std::to_string(ch_peer_pid(d.managers[m].peer)) + ")";
 }
 
 } // namespace
@@ -149,7 +149,8 @@ bool connection::manager_died(unsigned m) noexcept
 	if (!links_[m].is_dead.load(std::memory_order_relaxed)) { // only ever goes from false to true
 		if (ch_peer_is_alive(dir_.managers[m].peer))
 			return false;
-		links_[m].is_dead.store(true, std::memory_order_relaxed); // read under no order: a hint that saves a look
+		links_[m].is_dead.store(true,
+					std::memory_order_relaxed); // read under no order: a hint that saves a look
 	}
 	return true;
 }
@@ -170,7 +171,7 @@ const reply &connection::wait(call &c, std::int64_t within_ns)
 
 		lead_until(lock, [&] { return c.done_ || (within_ns >= 0 && steady_clock::now() >= until); });
 		if (!c.done_)
-			throw error(ETIMEDOUT, (who(dir_, c.manager_) + " does not answer").c_str());
+			refuse(ETIMEDOUT, who(dir_, c.manager_) + " does not answer");
 	}
 	c.conn_ = nullptr;
 	if (c.failure_ == -EOWNERDEAD)
@@ -196,30 +197,26 @@ bytes connection::pinned(const call &c) const
 	const reply &r = c.head();
 
 	if (r.off > ch_segment_len(l.seg.get()) || r.len > ch_segment_len(l.seg.get()) - r.off)
-		throw error(EPROTO, "ddict: a manager named a value outside its memory");
+		refuse(EPROTO, "ddict: a manager named a value outside its memory");
 	return {static_cast<const std::byte *>(ch_segment_addr(l.seg.get())) + r.off, r.len};
 }
 
 void connection::raise_full(unsigned m) const
 {
-	const std::string text = who(dir_, m) + " is full: it has " + std::to_string(dir_.managers[m].memory >> 10) +
-		" KiB; erase keys, or create the dictionary with more memory (ddict_options::memory)";
-
-	throw error(ENOSPC, text.c_str());
+	refuse(ENOSPC, who(dir_, m) + " is full: it has " + std::to_string(dir_.managers[m].memory >> 10) +
+			       " KiB; erase keys, or create the dictionary with more memory (ddict_options::memory)");
 }
 
 void connection::raise_dead(unsigned m, int errnum) const
 {
-	const std::string text =
-		who(dir_, m) + " died and its keys with it; the others go on. Create the dictionary anew to replace it";
-
-	throw error(errnum, text.c_str());
+	refuse(errnum,
+	       who(dir_, m) + " died and its keys with it; the others go on. Create the dictionary anew to replace it");
 }
 
 void connection::raise_ended()
 {
 	stale_.store(true, std::memory_order_relaxed); // a hint, see is_stale
-	throw error(ESTALE, ("dictionary " + dir_.name + " was destroyed, or its creator died").c_str());
+	refuse(ESTALE, "dictionary " + dir_.name + " was destroyed, or its creator died");
 }
 
 void connection::fail(unsigned m, int status) const
@@ -228,9 +225,9 @@ void connection::fail(unsigned m, int status) const
 	case -ENOSPC:
 		raise_full(m);
 	case -EINVAL:
-		throw error(EINVAL, ("dictionary " + dir_.name + ": the value there is not a number of this kind").c_str());
+		refuse(EINVAL, "dictionary " + dir_.name + ": the value there is not a number of this kind");
 	default:
-		throw error(-status, (who(dir_, m) + " refused the request").c_str());
+		refuse(-status, who(dir_, m) + " refused the request");
 	}
 }
 

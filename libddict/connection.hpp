@@ -2,8 +2,8 @@
 // connection.hpp - one process's way to one dictionary: a request channel to each manager, one reply channel from all.
 //
 // Every call has an id that its reply repeats. Of the threads that wait, one receives (the leader) and hands replies to
-// the calls they belong to; when its own is answered it gives the post to another. A call under way holds a credit, so that
-// the reply channel always has room and no manager ever waits for us.
+// the calls they belong to; when its own is answered it gives the post to another. A call under way holds a credit, so
+// that the reply channel always has room and no manager ever waits for us.
 //
 // A manager's death is found by looking, whenever a slice of time passed without a message. Its calls end with
 // -EOWNERDEAD, later ones with -EHOSTUNREACH; those to other managers go on.
@@ -29,7 +29,8 @@ public:
 	// What follows the reply's header.
 	bytes body() const
 	{
-		return big_ ? bytes(big_.data() + sizeof(reply), big_.size() - sizeof(reply)) : bytes(small_, small_len_);
+		return big_ ? bytes(big_.data() + sizeof(reply), big_.size() - sizeof(reply))
+			    : bytes(small_, small_len_);
 	}
 	unsigned manager() const { return manager_; }
 	bool is_under_way() const { return conn_; }
@@ -69,7 +70,10 @@ public:
 	unsigned managers() const { return static_cast<unsigned>(dir_.managers.size()); }
 	unsigned manager_for(bytes key) const;
 	// Whether the dictionary has ended; then this connection is of no more use.
-	bool is_stale() const { return stale_.load(std::memory_order_relaxed); } // a hint: the calls find out themselves
+	bool is_stale() const
+	{
+		return stale_.load(std::memory_order_relaxed);
+	} // a hint: the calls find out themselves
 	std::uint64_t generation() const { return generation_; }
 
 	// Sends a request. Throws if the manager is dead, or has no memory (ENOSPC); the call is not under way then.

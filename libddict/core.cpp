@@ -71,7 +71,7 @@ connection &ddict_core::resolve() const
 	static std::mutex one_at_a_time;
 
 	if (!is_set_)
-		throw error(EINVAL, "ddict: this handle names no dictionary");
+		dd::refuse(EINVAL, "ddict: this handle names no dictionary");
 	std::shared_ptr<connection> found = dd::connect(descr_);
 	std::lock_guard<std::mutex> lock(one_at_a_time);
 	connection *c = conn_.load(std::memory_order_relaxed); // under the lock

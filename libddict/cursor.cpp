@@ -31,11 +31,13 @@ bool ddict_core::cursor::state::fetch()
 		}
 		if (manager == co.managers())
 			return false;
-		const dd::reply &r = co.run(page, manager,
-					    {.what = dd::op::scan, .arg = at, .flags = with_values ? dd::scan_values : 0});
+		const dd::reply &r =
+			co.run(page, manager,
+			       {.what = dd::op::scan, .arg = at, .flags = with_values ? dd::scan_values : 0});
 
 		if (r.status == -ENOSPC)
-			throw error(ENOSPC, "ddict: no memory for a page of long keys; try again when fewer clients work");
+			dd::refuse(ENOSPC,
+				   "ddict: no memory for a page of long keys; try again when fewer clients work");
 		if (r.status < 0)
 			co.fail(manager, r.status);
 		at = r.arg;

@@ -49,20 +49,20 @@ descriptor checked(const unsigned char (&from)[64])
 	return d;
 }
 
-[[noreturn]] void refuse(const char *why)
+[[noreturn]] void no_directory(const char *why)
 {
-	throw error(EPROTO, (std::string("ddict: this descriptor does not name a dictionary: ") + why).c_str());
+	refuse(EPROTO, std::string("ddict: this descriptor does not name a dictionary: ") + why);
 }
 
 } // namespace
 
-segment directory_create(unsigned nr, const std::string &name)
+segment directory_create(unsigned nr, unsigned max_peers, const std::string &name)
 {
 	ch_segment_attr attr = CH_SEGMENT_ATTR_INIT;
 	ch_segment *seg = nullptr;
 
 	attr.len = size_for(nr);
-	attr.max_peers = 4096;
+	attr.max_peers = max_peers;
 	attr.name = name.empty() ? nullptr : name.c_str();
 	check(ch_segment_create(&attr, &seg));
 	return segment(seg);
@@ -92,20 +92,20 @@ directory directory_attach(const descriptor &descr)
 	ch_segment *raw = nullptr;
 
 	if (const int kind = ch_descr_kind(&descr); kind >= 0 && kind != CH_DESCR_SEGMENT)
-		refuse("it names a pool or a channel");
+		no_directory("it names a pool or a channel");
 	check(ch_segment_attach(&descr, &raw));
 	const segment seg(raw);
 	const shared_directory *s = body(raw);
 
 	if (ch_segment_len(raw) < sizeof(*s) || s->magic != magic)
-		refuse("the segment holds something else");
+		no_directory("the segment holds something else");
 	// [D2] pairs with [D1]: what is copied below was written before.
 	if (s->version != wire_version || s->state.load(std::memory_order_acquire) != 1)
-		refuse("it is of another version, or its creator has not finished");
+		no_directory("it is of another version, or its creator has not finished");
 	const std::uint32_t nr = s->nr_managers;
 
 	if (nr == 0 || nr > managers_max || size_for(nr) > ch_segment_len(raw))
-		refuse("its number of managers cannot be");
+		no_directory("its number of managers cannot be");
 	directory d{ch_segment_name(raw), checked(s->control), {}};
 
 	for (std::uint32_t m = 0; m < nr; m++) {

@@ -18,8 +18,8 @@ struct manager_info {
 };
 
 struct directory {
-	std::string name; // of the segment; what people see in messages
-	descriptor control;   // pool of the reply channels
+	std::string name;   // of the segment; what people see in messages
+	descriptor control; // pool of the reply channels
 	std::vector<manager_info> managers;
 };
 
@@ -27,8 +27,13 @@ using segment = detail::handle<ch_segment, ch_segment_detach>;
 
 inline constexpr unsigned managers_max = 4096;
 
-// An empty directory for nr managers; it cannot be attached before it is published.
-segment directory_create(unsigned nr, const std::string &name);
+[[noreturn]] inline void refuse(int errnum, const std::string &why)
+{
+	throw error(errnum, why.c_str());
+}
+
+// An empty directory for nr managers and so many processes; it cannot be attached before it is published.
+segment directory_create(unsigned nr, unsigned max_peers, const std::string &name);
 void directory_publish(ch_segment *seg, const directory &d);
 // Throws ch::error: the codes of ch_segment_attach, and EPROTO if it is no directory.
 directory directory_attach(const descriptor &d);

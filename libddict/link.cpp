@@ -9,10 +9,10 @@ namespace {
 
 constexpr std::int64_t ms = 1000000;
 constexpr std::int64_t slice = 100 * ms;
-constexpr std::int64_t patience = 50 * ms; // for memory that others are about to free
+constexpr std::int64_t patience = 50 * ms;         // for memory that others are about to free
 constexpr std::int64_t hello_timeout = 30000 * ms; // a manager cannot say that it has no room for us
-constexpr int reap_tries = 100;            // of 20 ms each
-constexpr unsigned reply_capacity = 64;    // twice the credits
+constexpr int reap_tries = 100;                    // of 20 ms each
+constexpr unsigned reply_capacity = 64;            // twice the credits
 constexpr std::size_t reply_channel_len = 64 * 1024;
 
 } // namespace
@@ -23,7 +23,7 @@ std::size_t control_len(unsigned max_clients)
 }
 
 connection::connection(const descriptor &d)
-	: dir_(directory_attach(d)), generation_(dd::fork_generation()), links_(new link[dir_.managers.size()])
+    : dir_(directory_attach(d)), generation_(dd::fork_generation()), links_(new link[dir_.managers.size()])
 {
 	replies_ = make_replies();
 }
@@ -55,10 +55,12 @@ ch::channel connection::make_replies()
 		try {
 			return ch::channel::create(control, {.capacity = reply_capacity, .inline_max = inline_max});
 		} catch (const error &e) {
-			if (e.code().value() != ENOSPC || i == reap_tries)
-				throw error(e.code().value(),
-					    ("dictionary " + dir_.name + ": no room for one more client process; create it "
-					     "with more (ddict_options::max_clients)").c_str());
+			if (e.code().value() != ENOSPC)
+				throw;
+			if (i == reap_tries)
+				refuse(ENOSPC, "dictionary " + dir_.name +
+						       ": no room for one more client process; "
+						       "create it with more (ddict_options::max_clients)");
 		}
 		for (const manager_info &m : dir_.managers)
 			ch_channel_send(ch::channel::attach(m.requests).get(), &reap, sizeof(reap), CH_TRY);
@@ -113,11 +115,16 @@ void connection::say_hello(unsigned m, link &l)
 void connection::start(call &c, unsigned m, const outgoing &out)
 {
 	link &l = up(m);
-	request head{static_cast<std::uint32_t>(out.what), static_cast<std::uint32_t>(out.key.size()), l.client, 0, out.arg,
-		     static_cast<std::uint32_t>(sizeof(request) + out.key.size()), out.flags};
+	request head{static_cast<std::uint32_t>(out.what),
+		     static_cast<std::uint32_t>(out.key.size()),
+		     l.client,
+		     0,
+		     out.arg,
+		     static_cast<std::uint32_t>(sizeof(request) + out.key.size()),
+		     out.flags};
 
 	if (out.key.size() > key_max)
-		throw error(EMSGSIZE, "ddict: a key is longer than 64 KiB");
+		refuse(EMSGSIZE, "ddict: a key is longer than 64 KiB");
 	if (head.voff + out.vlen <= inline_max) {
 		claim_credit(c, m);
 		head.id = c.id_;
@@ -180,8 +187,8 @@ ch::message connection::claim(unsigned m, link &l, std::size_t len, bool is_pati
 			if (errnum == ESTALE || errnum == EPIPE)
 				raise_ended();
 			if (errnum == EMSGSIZE)
-				throw error(EMSGSIZE, ("dictionary " + dir_.name + ": " + std::to_string(len) +
-						       " bytes can never fit in one manager's memory").c_str());
+				refuse(EMSGSIZE, "dictionary " + dir_.name + ": " + std::to_string(len) +
+							 " bytes can never fit in one manager's memory");
 			if (errnum != ENOSPC && errnum != ETIMEDOUT && errnum != EAGAIN)
 				throw;
 		}

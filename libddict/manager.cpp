@@ -29,8 +29,8 @@ ch_segment *attach_segment(const descriptor &d)
 } // namespace
 
 manager::manager(const manager_arg &arg)
-	: requests_(ch::channel::attach(from_bytes(arg.requests))), control_(memory_pool::attach(from_bytes(arg.control))),
-	  seg_(attach_segment(from_bytes(arg.requests))), store_(ch_channel_get_pool(requests_.get())), index_(arg.index)
+    : requests_(ch::channel::attach(from_bytes(arg.requests))), control_(memory_pool::attach(from_bytes(arg.control))),
+      seg_(attach_segment(from_bytes(arg.requests))), store_(ch_channel_get_pool(requests_.get())), index_(arg.index)
 {
 }
 
@@ -163,8 +163,8 @@ void manager::hello(const call &c)
 		to.replies = std::move(replies);
 		answer(to, {c.head.id, 0, 0, to.id, 0, 0}, {});
 	} catch (const std::exception &) {
-		// A channel that is not there (the client has gone already), or no memory: no way to say so. The client's
-		// hello has a deadline.
+		// A channel that is not there (the client has gone already), or no memory: no way to say so. The
+		// client's hello has a deadline.
 	}
 }
 

@@ -33,9 +33,9 @@ void owner::create(const ddict_options &o)
 	const std::size_t memory = o.memory ? o.memory : default_memory;
 
 	if (nr > managers_max)
-		throw error(EINVAL, "ddict: at most 4096 managers");
+		refuse(EINVAL, "ddict: at most 4096 managers");
 	if (clients > clients_max)
-		throw error(EINVAL, "ddict: at most 32768 clients");
+		refuse(EINVAL, "ddict: at most 32768 clients");
 	generation_ = fork_generation();
 	ch_spawner *sp = nullptr;
 
@@ -43,7 +43,7 @@ void owner::create(const ddict_options &o)
 	spawner_.reset(sp);
 	make_shards(nr, memory, clients + 64);
 	control_ = memory_pool::create(control_len(clients), clients + nr + 64);
-	dir_ = directory_create(nr, o.name);
+	dir_ = directory_create(nr, clients + nr + 64, o.name);
 	directory d{ch_segment_name(dir_.get()), control_->descr(), {}};
 
 	start_managers(d);
@@ -59,8 +59,8 @@ void owner::make_shards(unsigned nr, std::size_t memory, unsigned max_peers)
 		memory_pool pool = memory_pool::create(each + each / 32 + request_channel_len, max_peers);
 
 		shards_.push_back({std::move(pool), {}});
-		shards_.back().requests = ch::channel::create(
-			shards_.back().pool, {.capacity = request_capacity, .inline_max = inline_max});
+		shards_.back().requests = ch::channel::create(shards_.back().pool,
+							      {.capacity = request_capacity, .inline_max = inline_max});
 	}
 }
 

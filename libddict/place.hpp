@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// place.hpp - which manager a key belongs to: rendezvous hashing (Thaler, Ravishankar 1998), so that with another number
-// of managers only the keys of the manager that came or went move.
+// place.hpp - which manager a key belongs to: rendezvous hashing (Thaler, Ravishankar 1998), so that with another
+// number of managers only the keys of the manager that came or went move.
 #pragma once
 #include <cstdint>
 #include <span>

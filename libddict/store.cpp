@@ -22,8 +22,8 @@ entry *store::find(bytes key)
 	return slot == index::none ? nullptr : &slots_[slot];
 }
 
-// A free slot, already in the index. Whoever calls fills it at once; everything that can fail for want of private memory
-// comes before the index is touched.
+// A free slot, already in the index. Whoever calls fills it at once; everything that can fail for want of private
+// memory comes before the index is touched.
 entry &store::fresh(std::uint64_t hash)
 {
 	std::uint32_t slot;

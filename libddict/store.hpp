@@ -19,12 +19,12 @@ using kept = std::shared_ptr<ch::message>;
 
 struct entry {
 	std::uint64_t hash;
-	std::byte *addr;     // key, or nullptr for a free slot
+	std::byte *addr; // key, or nullptr for a free slot
 	std::byte *value;
 	std::size_t vlen;
 	std::uint32_t klen;
-	std::uint32_t room;  // bytes of a small entry's block behind the key; 0 for a kept message
-	kept message;        // set if the value came in a block of its own
+	std::uint32_t room; // bytes of a small entry's block behind the key; 0 for a kept message
+	kept message;       // set if the value came in a block of its own
 
 	bytes key() const { return {addr, klen}; }
 	bytes val() const { return {value, vlen}; }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // wire.hpp - what clients and managers say to each other, as bytes. Pure: no channel, no memory of others.
 //
-// A request is a `request` header, the key, and from voff on the value, in one message. A reply is a `reply` header and what
-// follows it. Batches and pages are records behind one header. Whoever reads copies the header out first, and checks
-// every length against the message it came in: the other side may be damaged or hostile.
+// A request is a `request` header, the key, and from voff on the value, in one message. A reply is a `reply` header and
+// what follows it. Batches and pages are records behind one header. Whoever reads copies the header out first, and
+// checks every length against the message it came in: the other side may be damaged or hostile.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -16,20 +16,20 @@ namespace ch::dd {
 using bytes = std::span<const std::byte>;
 
 enum class op : std::uint32_t {
-	hello = 1,    // body: reply channel's descriptor, client's peer; reply arg: the client's id with this manager
-	bye,          // no reply
+	hello = 1, // body: reply channel's descriptor, client's peer; reply arg: the client's id with this manager
+	bye,       // no reply
 	put,
 	get,
 	erase,
 	contains,
-	fetch_add,    // arg: delta's bits, flags: kind of number; reply arg: the old value's bits
-	size,         // reply arg: keys
-	clear,        // reply arg: keys erased
-	scan,         // arg: where to go on, flags: scan_values or 0; reply arg: where to go on, or scan_end
-	release,      // arg: pin
-	put_many,     // value: records; reply arg: how many were done
-	get_many,     // value: records; reply arg: how many were answered
-	reap,         // look for clients that died, now
+	fetch_add, // arg: delta's bits, flags: kind of number; reply arg: the old value's bits
+	size,      // reply arg: keys
+	clear,     // reply arg: keys erased
+	scan,      // arg: where to go on, flags: scan_values or 0; reply arg: where to go on, or scan_end
+	release,   // arg: pin
+	put_many,  // value: records; reply arg: how many were done
+	get_many,  // value: records; reply arg: how many were answered
+	reap,      // look for clients that died, now
 };
 
 // A value that is longer than a reply carries is pinned, and read where it lies: form pinned, off and len in the
@@ -64,10 +64,10 @@ struct hello_body {
 };
 
 inline constexpr std::uint32_t wire_version = 1;
-inline constexpr std::uint32_t inline_max = 512;        // of request and reply channels
-inline constexpr std::size_t page_max = 16 * 1024;      // a batch or a page, when there is memory for it
-inline constexpr std::size_t key_max = 64 * 1024;       // bytes of a key
-inline constexpr std::size_t value_align = 64;          // of a value that has a block of its own
+inline constexpr std::uint32_t inline_max = 512;   // of request and reply channels
+inline constexpr std::size_t page_max = 16 * 1024; // a batch or a page, when there is memory for it
+inline constexpr std::size_t key_max = 64 * 1024;  // bytes of a key
+inline constexpr std::size_t value_align = 64;     // of a value that has a block of its own
 inline constexpr std::uint64_t scan_end = ~std::uint64_t{0};
 inline constexpr std::uint32_t scan_values = 1;
 inline constexpr std::uint32_t len_missing = ~std::uint32_t{0}; // instead of a length in a record: no such key

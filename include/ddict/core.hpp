@@ -27,12 +27,11 @@ template <class Sig> class function_ref;
 template <class R, class... A> class function_ref<R(A...)> {
 public:
 	template <class F>
-		requires(!std::is_same_v<std::remove_cvref_t<F>, function_ref>)
-	function_ref(F &&f) noexcept // NOLINT: implicit on purpose
-		: obj_(const_cast<void *>(static_cast<const void *>(std::addressof(f)))),
-		  call_([](void *obj, A... a) -> R {
-			  return (*static_cast<std::remove_reference_t<F> *>(obj))(static_cast<A>(a)...);
-		  })
+	requires(!std::is_same_v<std::remove_cvref_t<F>, function_ref>) function_ref(F &&f)
+	noexcept // NOLINT: implicit on purpose
+	    : obj_(const_cast<void *>(static_cast<const void *>(std::addressof(f)))), call_([](void *obj, A... a) -> R {
+		      return (*static_cast<std::remove_reference_t<F> *>(obj))(static_cast<A>(a)...);
+	      })
 	{
 	}
 	R operator()(A... a) const { return call_(obj_, static_cast<A>(a)...); }
@@ -52,11 +51,12 @@ class batch;
 // The kind of number that fetch_add adds to: sizeof, plus 0x100 for floating point.
 enum class ddict_number : std::uint32_t {};
 template <class T>
-	requires(std::is_arithmetic_v<T> && !std::is_same_v<T, bool> && sizeof(T) <= 8)
-inline constexpr ddict_number ddict_number_of{sizeof(T) | (std::is_floating_point_v<T> ? 0x100u : 0u)};
+requires(std::is_arithmetic_v<T> && !std::is_same_v<T, bool> &&
+	 sizeof(T) <= 8) inline constexpr ddict_number ddict_number_of{sizeof(T) |
+								       (std::is_floating_point_v<T> ? 0x100u : 0u)};
 
-// A handle to a dictionary. Copies are cheap and name the same dictionary; the copies of the handle that create() gave own
-// it: the dictionary ends with the last of them in the creating process. Any number of threads may use one handle.
+// A handle to a dictionary. Copies are cheap and name the same dictionary; the copies of the handle that create() gave
+// own it: the dictionary ends with the last of them in the creating process. Any number of threads may use one handle.
 class CH_API ddict_core {
 public:
 	using bytes = std::span<const std::byte>;
@@ -104,7 +104,8 @@ public:
 		std::unique_ptr<dd::batch> b_;
 	};
 	// sink(i, value) once for each key, in any order, value NULL where there is none.
-	void get_many(std::span<const bytes> keys, ddict_detail::function_ref<void(std::size_t, const bytes *)> sink) const;
+	void get_many(std::span<const bytes> keys,
+		      ddict_detail::function_ref<void(std::size_t, const bytes *)> sink) const;
 
 	// Walks through all keys, manager by manager.
 	class CH_API cursor {

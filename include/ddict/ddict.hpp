@@ -23,8 +23,9 @@
 
 namespace ch {
 
-// How a type becomes bytes and is made of them again. Specialise it for a codec of your own. Strings are their characters
-// and flat types their memory, so that programs in other languages can read them; the rest goes through the archive.
+// How a type becomes bytes and is made of them again. Specialise it for a codec of your own. Strings are their
+// characters and flat types their memory, so that programs in other languages can read them; the rest goes through the
+// archive.
 template <class T> struct ddict_codec {
 	using bytes = std::span<const std::byte>;
 
@@ -139,7 +140,8 @@ public:
 	// How many keys it erased.
 	std::size_t clear() const { return core_.clear(); }
 
-	// Adds to the number at the key, which is 0 if there is none, and gives the number from before. Integers wrap around.
+	// Adds to the number at the key, which is 0 if there is none, and gives the number from before. Integers wrap
+	// around.
 	V fetch_add(const K &key, std::type_identity_t<V> delta) const
 		requires(std::is_arithmetic_v<V> && !std::is_same_v<V, bool> && sizeof(V) <= 8)
 	{
@@ -152,8 +154,8 @@ public:
 		return old;
 	}
 
-	// Puts every pair of a range, with many requests under way at a time. Throws at the first that fails; others may
-	// or may not be in the dictionary then.
+	// Puts every pair of a range, with many requests under way at a time. Throws at the first that fails; others
+	// may or may not be in the dictionary then.
 	template <std::ranges::input_range R> void put_many(R &&pairs) const
 	{
 		ddict_core::put_batch batch(core_);
@@ -237,7 +239,8 @@ public:
 			if (!cursor_.next())
 				return false;
 			if constexpr (Values)
-				item_.emplace(ddict_codec<K>::read(cursor_.key()), ddict_codec<V>::read(cursor_.value()));
+				item_.emplace(ddict_codec<K>::read(cursor_.key()),
+					      ddict_codec<V>::read(cursor_.value()));
 			else
 				item_.emplace(ddict_codec<K>::read(cursor_.key()));
 			return true;

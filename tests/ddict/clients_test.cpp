@@ -126,7 +126,8 @@ Test(ddict_clients, a_walk_meets_what_stays_once_while_others_come_and_go)
 			if (k < stay)
 				met[static_cast<std::size_t>(k)]++;
 		for (int i = 0; i < stay; i++)
-			cr_assert_eq(met[static_cast<std::size_t>(i)], 1, "%d met %d times", i, met[static_cast<std::size_t>(i)]);
+			cr_assert_eq(met[static_cast<std::size_t>(i)], 1, "%d met %d times", i,
+				     met[static_cast<std::size_t>(i)]);
 	}
 	post(b, 0);
 	cr_assert_eq(child_end(churn), 0);

@@ -165,7 +165,8 @@ Test(ddict_death, a_dead_manager_is_reported_and_the_others_go_on)
 	cr_assert(first == EOWNERDEAD || first == EHOSTUNREACH, "%s", strerror(first));
 	cr_assert_eq(error_of([&] { d.put(keys[1], 1); }), EHOSTUNREACH);
 	const std::string why = text_of([&] { d.contains(keys[1]); });
-	cr_assert(why.find("manager 1 of 3") != std::string::npos && why.find("died") != std::string::npos, "%s", why.c_str());
+	cr_assert(why.find("manager 1 of 3") != std::string::npos && why.find("died") != std::string::npos, "%s",
+		  why.c_str());
 	cr_assert_eq(error_of([&] { d.size(); }), EHOSTUNREACH);
 	for (const unsigned m : {0u, 2u}) {
 		cr_assert_eq(d.get(keys[m]), keys[m]);

@@ -133,7 +133,8 @@ Test(ddict_full, values_of_changing_sizes_find_room_again)
 	for (const std::size_t len : {1000000, 3000, 200, 70000, 500, 2000000, 30, 9000}) {
 		const int n = fill_up(d, 0, len);
 
-		fprintf(stderr, "%d values of %zu bytes: %.1f MB\n", n, len, static_cast<double>(n) * static_cast<double>(len) / 1e6);
+		fprintf(stderr, "%d values of %zu bytes: %.1f MB\n", n, len,
+			static_cast<double>(n) * static_cast<double>(len) / 1e6);
 		cr_assert_gt(n, 0);
 		d.clear();
 	}

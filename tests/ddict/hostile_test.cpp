@@ -85,8 +85,13 @@ Test(ddict_hostile, noise_behind_a_good_header_is_refused_or_harmless)
 	c.hello();
 	for (int i = 0; i < 10000; i++) {
 		std::byte rest[400];
-		request r{static_cast<std::uint32_t>(rnd(&seed) % 18), static_cast<std::uint32_t>(rnd(&seed) % 64), c.id, rnd(&seed),
-			  rnd(&seed), static_cast<std::uint32_t>(rnd(&seed) % 128), static_cast<std::uint32_t>(rnd(&seed) % 4)};
+		request r{static_cast<std::uint32_t>(rnd(&seed) % 18),
+			  static_cast<std::uint32_t>(rnd(&seed) % 64),
+			  c.id,
+			  rnd(&seed),
+			  rnd(&seed),
+			  static_cast<std::uint32_t>(rnd(&seed) % 128),
+			  static_cast<std::uint32_t>(rnd(&seed) % 4)};
 
 		if (r.what == static_cast<std::uint32_t>(op::bye) || r.what == static_cast<std::uint32_t>(op::clear))
 			continue;
@@ -130,7 +135,8 @@ Test(ddict_hostile, a_forged_client_gets_no_answer_and_does_no_harm)
 	raw_client c;
 
 	c.hello();
-	for (const std::uint64_t forged : {std::uint64_t{0}, c.id ^ (std::uint64_t{1} << 40), c.id + 1, ~std::uint64_t{0}}) {
+	for (const std::uint64_t forged :
+	     {std::uint64_t{0}, c.id ^ (std::uint64_t{1} << 40), c.id + 1, ~std::uint64_t{0}}) {
 		request r = c.with(op::clear);
 
 		r.client = forged;
@@ -175,7 +181,8 @@ Test(ddict_hostile, a_scan_from_anywhere_ends)
 	request r;
 
 	c.hello();
-	for (const std::uint64_t from : {std::uint64_t{1}, std::uint64_t{1} << 40, ~std::uint64_t{0} - 1, ~std::uint64_t{0}}) {
+	for (const std::uint64_t from :
+	     {std::uint64_t{1}, std::uint64_t{1} << 40, ~std::uint64_t{0} - 1, ~std::uint64_t{0}}) {
 		r = c.with(op::scan);
 		r.arg = from;
 		c.send(r);

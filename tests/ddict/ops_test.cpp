@@ -85,8 +85,12 @@ Test(ddict_ops, a_value_may_be_replaced_by_one_of_any_other_length)
 Test(ddict_ops, empty_and_long_keys_are_keys)
 {
 	ddict<std::string, std::string> d({.managers = 3, .memory = 16 << 20});
-	std::vector<std::string> keys = {"", std::string(1, '\0'), std::string(400, 'a'), std::string(511, 'b'),
-					 std::string(5000, 'c'), std::string(65536, 'd')};
+	std::vector<std::string> keys = {"",
+					 std::string(1, '\0'),
+					 std::string(400, 'a'),
+					 std::string(511, 'b'),
+					 std::string(5000, 'c'),
+					 std::string(65536, 'd')};
 
 	for (const std::string &k : keys)
 		d.put(k, "value of " + std::to_string(k.size()));
@@ -192,7 +196,9 @@ Test(ddict_ops, batches_do_what_single_operations_do)
 	std::vector<std::string> keys;
 
 	for (unsigned i = 0; i < 5000; i++) // lengths in and out of the ring, and beyond a page
-		all["key" + std::to_string(i)] = whole_value(i, i % 100 == 0 ? 20000 + i : i % 10 == 0 ? 440 + i % 60 : i % 50);
+		all["key" + std::to_string(i)] = whole_value(i, i % 100 == 0  ? 20000 + i
+								: i % 10 == 0 ? 440 + i % 60
+									      : i % 50);
 	d.put_many(all);
 	cr_assert_eq(d.size(), all.size());
 	for (const auto &[k, v] : all) {
