@@ -57,15 +57,15 @@ void core::check_process() const
 		throw error(EPERM, "pool: it belongs to the process that made it; make another one here");
 }
 
-void core::publish_module(std::uint32_t index)
+// What the names in a task stand for, before it is sent.
+void core::publish_modules()
 {
 	board &b = room_->head();
-	const lock l(m_);
 
-	for (std::uint32_t i = b.nr_modules.load(std::memory_order_relaxed); i <= index; i++) { // changed under m_ only
-		b.modules[i] = known_module(i);
+	for (const std::uint32_t n = count_modules(); nr_modules_ < n; nr_modules_++) {
+		b.modules[nr_modules_] = known_module(nr_modules_);
 		// [B1] pairs with [B1] in worker.cpp: the fingerprint is whole before it counts.
-		b.nr_modules.store(i + 1, std::memory_order_release);
+		b.nr_modules.store(nr_modules_ + 1, std::memory_order_release);
 	}
 }
 
@@ -122,9 +122,6 @@ std::uint32_t core::begin_task(std::uint64_t name, std::size_t len, std::byte **
 	if (block_len > block_budget_)
 		throw error(EMSGSIZE, ("pool: " + std::to_string(len) + " bytes of arguments, at most 5/8 of the pool's " +
 				       std::to_string(opt_.memory) + ": raise pool_options.memory").c_str());
-	// Relaxed: our own earlier stores, or another thread's, which the lock in there orders.
-	if (module_of(name) >= room_->head().nr_modules.load(std::memory_order_relaxed))
-		publish_module(module_of(name));
 	lock l(m_);
 	if (!reserve(l, block_len, &i))
 		refuse(is_broken_);
@@ -157,11 +154,12 @@ task *core::commit_task(std::uint32_t i)
 
 	if (is_stopping_ || is_broken_)
 		refuse(is_broken_);
+	publish_modules();
 	record &r = recs_[i];
 	r.serial += r.serial == UINT32_MAX ? 2 : 1; // never 0: state 0 is nobody's
 	r.attempts = 0;
 	r.t = t.get();
-	t->owner = this;
+	t->owner = shared_from_this();
 	t->slot = i;
 	t->refs.store(2, std::memory_order_relaxed); // nobody else knows it yet
 	stats_.submitted++;
@@ -214,7 +212,6 @@ void core::complete(std::uint32_t i, outcome what) noexcept
 	task *t = recs_[i].t;
 
 	t->what = what;
-	t->owner = nullptr;
 	stats_.in_flight--;
 	stats_.done += what == outcome::value || what == outcome::error;
 	stats_.given_up += what == outcome::died;

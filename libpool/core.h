@@ -67,10 +67,10 @@ struct held_message {
 	held_message &operator=(const held_message &) = delete;
 };
 
-class core {
+class core : public std::enable_shared_from_this<core> {
 public:
 	explicit core(const pool_options &o);
-	~core(); // after stop()
+	~core(); // after stop() or terminate()
 	core(const core &) = delete;
 	core &operator=(const core &) = delete;
 
@@ -93,6 +93,7 @@ public:
 	std::vector<pid_t> pids();
 
 	const pool_options &options() const noexcept { return opt_; }
+	pid_t creator() const noexcept { return creator_; }
 	room &shared() const noexcept { return *room_; }
 	void check_process() const;
 
@@ -110,7 +111,7 @@ private:
 	};
 
 	// core.cpp
-	void publish_module(std::uint32_t index);
+	void publish_modules();
 	bool reserve(lock &l, std::size_t block_len, std::uint32_t *out_slot);
 	std::byte *get_block(std::uint32_t i, std::size_t len);
 	void free_slot(std::uint32_t i) noexcept;
@@ -162,6 +163,7 @@ private:
 	bool is_stopping_ = false; // starts no more workers
 	bool is_broken_ = false;   // no workers any more, and none can be started
 	std::uint32_t fence_ = 0, fence_seen_ = 0;
+	std::uint32_t nr_modules_ = 0;   // that the workers know of
 	std::uint32_t early_deaths_ = 0; // in a row, of workers that never got ready
 	std::size_t blocks_ = 0;         // bytes of arguments in blocks
 	std::shared_ptr<std::atomic<std::size_t>> held_; // bytes of results that lie in shared memory

@@ -110,6 +110,7 @@ template <class Pred> bool find(Pred pred, module &out)
 
 std::mutex mutex; // of both lists
 std::vector<module> known;
+std::atomic<std::uint32_t> nr_known; // how many, to be asked without the lock
 std::vector<module> resolved; // worker: by the owner's index; code_end 0: not looked for yet
 fingerprint (*source)(std::uint32_t) = nullptr;
 
@@ -137,6 +138,11 @@ std::string fingerprint::text() const
 		s += "0123456789abcdef"[bytes[i] & 15];
 	}
 	return s;
+}
+
+std::uint32_t count_modules() noexcept
+{
+	return nr_known.load(std::memory_order_relaxed); // see name_of
 }
 
 fingerprint known_module(std::uint32_t index)
@@ -175,6 +181,8 @@ std::uint64_t name_of(const void *fn)
 		if (i == max_modules)
 			throw error(ENOSPC, "task: functions of too many libraries");
 		known.push_back(m);
+		// Relaxed: who asks has named its function itself, or was given the name by who did.
+		nr_known.store(static_cast<std::uint32_t>(known.size()), std::memory_order_relaxed);
 	}
 	return std::uint64_t{i} << 48 | (at - m.base);
 }

@@ -24,6 +24,7 @@ inline constexpr std::uint32_t module_of(std::uint64_t name) { return static_cas
 inline constexpr std::uint64_t offset_of(std::uint64_t name) { return name & ((std::uint64_t{1} << 48) - 1); }
 
 // The owner's side: modules it has named functions of, in the order of first use. Never shrinks.
+std::uint32_t count_modules() noexcept;
 fingerprint known_module(std::uint32_t index);
 
 // Held over a fork: the child then finds both lists whole, and begins with become_worker().

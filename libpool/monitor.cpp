@@ -198,9 +198,14 @@ void core::end_monitor() noexcept
 		monitor_.join();
 	ch_spawner_destroy(spawner_);
 	spawner_ = nullptr;
-	const lock l(m_);
+	lock l(m_);
 	for (worker &w : workers_)
 		w.is_running = false;
+	// Every task is over. Whoever reads still is woken and sees that; then nobody uses the shared memory, which
+	// futures that are kept longer than the pool need not hold.
+	poke();
+	wait_until(l, [this] { return !is_reading_; }, deadline(CH_FOREVER));
+	room_.reset();
 }
 
 // The good end, after join(): workers see the channel closed and drained, and return.

@@ -9,22 +9,18 @@
 namespace ch {
 namespace {
 
-// The core, the process it belongs to, and how many exceptions were on their way when it was made.
-struct owned_core : detail::core {
-	explicit owned_core(const pool_options &o) : core(o), unwinding(std::uncaught_exceptions()) {}
-	const int unwinding;
-	const pid_t creator = getpid();
-};
-
-void end(detail::core *p) noexcept
+void end(std::shared_ptr<detail::core> &c, int unwinding) noexcept
 {
-	auto *c = static_cast<owned_core *>(p);
-
-	// In a forked child (a worker that calls exit(), say) it is another process's pool: leave it alone.
-	if (c->creator != getpid())
+	if (!c)
 		return;
+	// In a forked child (a worker that calls exit(), say) it is another process's pool: leave it as it is, threads
+	// and locks and all, and never destroy it.
+	if (c->creator() != getpid()) {
+		new std::shared_ptr<detail::core>(std::move(c));
+		return;
+	}
 	try {
-		if (std::uncaught_exceptions() > c->unwinding)
+		if (std::uncaught_exceptions() > unwinding)
 			c->terminate(nanoseconds(0));
 		c->close();
 		c->join();
@@ -32,22 +28,32 @@ void end(detail::core *p) noexcept
 	} catch (...) {
 		c->terminate(nanoseconds(0));
 	}
-	delete c;
+	c.reset();
 }
 
 } // namespace
 
-pool::pool(const pool_options &o) : core_(nullptr, end)
+pool::pool(const pool_options &o) : core_(std::make_shared<detail::core>(o)), unwinding_(std::uncaught_exceptions())
 {
-	auto c = std::make_unique<owned_core>(o);
-
-	c->start();
-	core_.reset(c.release());
+	core_->start();
 }
 
-pool::~pool() = default;
-pool::pool(pool &&) noexcept = default;
-pool &pool::operator=(pool &&) noexcept = default;
+pool::~pool()
+{
+	end(core_, unwinding_);
+}
+
+pool::pool(pool &&o) noexcept : core_(std::move(o.core_)), unwinding_(o.unwinding_) {}
+
+pool &pool::operator=(pool &&o) noexcept
+{
+	if (this != &o) {
+		end(core_, unwinding_);
+		core_ = std::move(o.core_);
+		unwinding_ = o.unwinding_;
+	}
+	return *this;
+}
 
 detail::core &pool::core() const
 {

@@ -7,6 +7,7 @@
 #pragma once
 #include <atomic>
 #include <chrono>
+#include <memory>
 #include <pool/task.hpp>
 #include <utility>
 
@@ -31,7 +32,7 @@ struct CH_API task {
 	std::uint32_t attempts = 0; // for died
 	std::int32_t status = 0;
 	pid_t pid = 0;
-	core *owner = nullptr; // valid while not ready
+	std::shared_ptr<core> owner; // outlives the pool in futures that do
 	std::size_t len = 0;
 	std::byte *data = nullptr; // small, a new[], or a held message
 	void *held = nullptr;

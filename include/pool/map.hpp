@@ -41,6 +41,24 @@ private:
 
 CH_API unsigned worker_count(const core &c) noexcept;
 
+// A range, or a reference to one. (As std::views::all, which clang 14 cannot compile with libstdc++.)
+template <class Rg> class kept {
+public:
+	explicit kept(Rg &&r) : r_(std::move(r)) {}
+	Rg &get() noexcept { return r_; }
+
+private:
+	Rg r_;
+};
+template <class Rg> class kept<Rg &> {
+public:
+	explicit kept(Rg &r) noexcept : r_(&r) {}
+	Rg &get() const noexcept { return *r_; }
+
+private:
+	Rg *r_;
+};
+
 // How many items the next chunk takes.
 class CH_API chunker {
 public:
@@ -55,19 +73,20 @@ private:
 
 } // namespace detail
 
-template <class F, class V> class mapped {
-	using item = archive::carrier_t<std::ranges::range_value_t<V>>;
+// Rg as std::forward deduces it: the range itself, which is kept, or a reference to one, which must stay.
+template <class F, class Rg> class mapped {
+	using range = std::remove_reference_t<Rg>;
+	using item = archive::carrier_t<std::ranges::range_value_t<range>>;
 	static_assert(std::is_invocable_v<F &, item>, "the callable cannot be called with an item of the range, by value");
 
 public:
 	using result = detail::item_result<F, item>;
 
-	mapped(detail::core &c, F f, V in, map_options o)
-	    : core_(&c), f_(std::move(f)), in_(std::move(in)), chunker_(o, detail::worker_count(c))
+	mapped(std::shared_ptr<detail::core> c, F f, Rg &&in, map_options o)
+	    : core_(std::move(c)), f_(std::move(f)), in_(std::forward<Rg>(in)), chunker_(o, detail::worker_count(*core_))
 	{
 	}
 	mapped(mapped &&) = default; // before begin() only
-	mapped &operator=(mapped &&) = default;
 	// What has not begun is taken back; what runs is not waited for.
 	~mapped()
 	{
@@ -101,7 +120,7 @@ public:
 	iterator begin()
 	{
 		if (!it_) {
-			it_.emplace(std::ranges::begin(in_));
+			it_.emplace(std::ranges::begin(in_.get()));
 			fill();
 			land();
 		}
@@ -126,11 +145,11 @@ private:
 	};
 	using landed = std::variant<result, detail::error_record, std::exception_ptr>;
 
-	bool has_input() { return *it_ != std::ranges::end(in_); }
+	bool has_input() { return *it_ != std::ranges::end(in_.get()); }
 	std::optional<std::size_t> left()
 	{
-		if constexpr (std::sized_sentinel_for<std::ranges::sentinel_t<V>, std::ranges::iterator_t<V>>)
-			return static_cast<std::size_t>(std::ranges::end(in_) - *it_);
+		if constexpr (std::sized_sentinel_for<std::ranges::sentinel_t<range>, std::ranges::iterator_t<range>>)
+			return static_cast<std::size_t>(std::ranges::end(in_.get()) - *it_);
 		else
 			return std::nullopt;
 	}
@@ -224,11 +243,11 @@ private:
 			land();
 	}
 
-	detail::core *core_;
+	std::shared_ptr<detail::core> core_;
 	F f_;
-	V in_;
+	detail::kept<Rg> in_;
 	detail::chunker chunker_;
-	std::optional<std::ranges::iterator_t<V>> it_;
+	std::optional<std::ranges::iterator_t<range>> it_;
 	std::deque<batch> flying_;
 	std::vector<landed> here_;
 	std::size_t at_ = 0;

@@ -73,9 +73,8 @@ public:
 	// f(item) for each item of a range, in order: an input range of results, see map.hpp.
 	template <class F, std::ranges::input_range Rg> auto map(F &&f, Rg &&range, map_options o = {})
 	{
-		using V = std::views::all_t<Rg>;
-
-		return mapped<std::decay_t<F>, V>(core(), std::forward<F>(f), std::views::all(std::forward<Rg>(range)), o);
+		core(); // throws if there is none
+		return mapped<std::decay_t<F>, Rg>(core_, std::forward<F>(f), std::forward<Rg>(range), o);
 	}
 
 	// No more tasks; those that were submitted are done.
@@ -93,7 +92,8 @@ public:
 
 private:
 	detail::core &core() const;
-	std::unique_ptr<detail::core, void (*)(detail::core *)> core_;
+	std::shared_ptr<detail::core> core_;
+	int unwinding_ = 0; // exceptions on their way when it was made
 };
 
 // CPUs this process may use: its affinity, and its cgroup's quota rounded up.

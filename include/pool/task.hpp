@@ -43,10 +43,16 @@ template <class F> const void *code_address(F *fn) { return reinterpret_cast<con
 template <class F> inline constexpr bool is_function_pointer = std::is_pointer_v<F> &&
 	std::is_function_v<std::remove_pointer_t<F>>;
 
+// Trivially copyable, told from what a copy needs: gcc 12 says of some lambdas with captures, whose assignment is
+// deleted, that they are not.
+template <class F>
+inline constexpr bool goes_by_memcpy = std::is_trivially_copyable_v<F> ||
+	(std::is_trivially_copy_constructible_v<F> && std::is_trivially_destructible_v<F>);
+
 // A callable as bytes. Three ways; the archive's calls are the same for all.
 template <class F> class shipped {
 	static_assert(!std::is_member_pointer_v<F>, "a member function: wrap it in a lambda");
-	static_assert(is_function_pointer<F> || archive::is_custom<F> || std::is_trivially_copyable_v<F>,
+	static_assert(is_function_pointer<F> || archive::is_custom<F> || goes_by_memcpy<F>,
 		      "a task's callable is sent to another process: what it captures must be trivially copyable (pass "
 		      "strings, containers and the like as arguments instead), or it needs a serialize(Archive &)");
 

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+# Tests of libpool and of channels/archive.hpp: Criterion, public API only. CH_TEST_SECONDS=N lengthens the chaos.
+POOL_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+POOL_TEST_LDADD    = libpool.la libchannels.la $(CRITERION_LIBS)
+EXTRA_DIST += tests/pool/pool_support.hpp
+if HAVE_CRITERION
+check_PROGRAMS += \
+	tests/pool/archive_test \
+	tests/pool/call_test \
+	tests/pool/death_test \
+	tests/pool/error_test \
+	tests/pool/life_test \
+	tests/pool/map_test \
+	tests/pool/wait_test
+endif
+tests_pool_archive_test_SOURCES  = tests/pool/archive_test.cpp
+tests_pool_archive_test_CPPFLAGS = $(POOL_TEST_CPPFLAGS)
+tests_pool_archive_test_LDADD    = $(CRITERION_LIBS)
+tests_pool_call_test_SOURCES     = tests/pool/call_test.cpp
+tests_pool_call_test_CPPFLAGS    = $(POOL_TEST_CPPFLAGS)
+tests_pool_call_test_LDADD       = $(POOL_TEST_LDADD)
+tests_pool_death_test_SOURCES    = tests/pool/death_test.cpp
+tests_pool_death_test_CPPFLAGS   = $(POOL_TEST_CPPFLAGS)
+tests_pool_death_test_LDADD      = $(POOL_TEST_LDADD)
+tests_pool_error_test_SOURCES    = tests/pool/error_test.cpp
+tests_pool_error_test_CPPFLAGS   = $(POOL_TEST_CPPFLAGS)
+tests_pool_error_test_LDADD      = $(POOL_TEST_LDADD)
+tests_pool_life_test_SOURCES     = tests/pool/life_test.cpp
+tests_pool_life_test_CPPFLAGS    = $(POOL_TEST_CPPFLAGS)
+tests_pool_life_test_LDADD       = $(POOL_TEST_LDADD)
+tests_pool_map_test_SOURCES      = tests/pool/map_test.cpp
+tests_pool_map_test_CPPFLAGS     = $(POOL_TEST_CPPFLAGS)
+tests_pool_map_test_LDADD        = $(POOL_TEST_LDADD)
+tests_pool_wait_test_SOURCES     = tests/pool/wait_test.cpp
+tests_pool_wait_test_CPPFLAGS    = $(POOL_TEST_CPPFLAGS)
+tests_pool_wait_test_LDADD       = $(POOL_TEST_LDADD)
