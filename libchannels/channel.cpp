@@ -201,7 +201,7 @@ static int attach(ch_pool *pool, const descr &d, ch_channel **out) noexcept
 
 static void mark_destroyed(const ring &r) noexcept
 {
-	r.h->flags.fetch_or(CHANNEL_DESTROYED, acq_rel);
+	r.h->state.fetch_or(CHANNEL_DESTROYED, acq_rel);
 	event_wake(r.h->not_empty, EVERYBODY);
 	event_wake(r.h->not_full, EVERYBODY);
 }
@@ -300,7 +300,7 @@ static int usable(ch_channel *ch)
 	const int me = channel_me(ch);
 	if (me < 0)
 		return me;
-	return ch->r.h->flags.load(relaxed) & CHANNEL_DESTROYED ? // a flag
+	return ch->r.h->state.load(relaxed) & CHANNEL_DESTROYED ? // a flag
 		       fail(-ESTALE, "channel in pool %s was destroyed", ch->pool->seg->name) :
 		       0;
 }
@@ -311,7 +311,7 @@ int ch_channel_close(struct ch_channel *ch)
 
 	if (rc < 0)
 		return rc;
-	ch->r.h->flags.fetch_or(CHANNEL_CLOSING, acq_rel);
+	ch->r.h->state.fetch_or(CHANNEL_CLOSING, acq_rel);
 	event_wake(ch->r.h->not_empty, EVERYBODY);
 	event_wake(ch->r.h->not_full, EVERYBODY);
 	return 0;

@@ -89,15 +89,15 @@ struct pool_header {
 };
 static_assert(sizeof(pool_header) == 128, "shared layout: bump LAYOUT_VERSION");
 
-// Page word: kind:3 (low), then for BUILD and HEAD size class:11 and owner:18, for TAIL the distance to the head.
+// Page word: kind:3 (low), then for BUILD and HEAD run type:11 (run.h) and owner:18, for TAIL the distance to the head.
 //   FREE -> BUILD(me) -> HEAD            a run of pages becomes blocks of one class; its other pages FREE -> TAIL
 //   HEAD -> BUILD(me) -> FREE            and back, when all its blocks are free (run.cpp)
 enum page_kind : u32 { PG_FREE = 0, PG_BUILD = 1, PG_HEAD = 2, PG_TAIL = 3 };
 
-inline constexpr u64 page_word(page_kind k, u32 cls, u32 owner) { return k | u64{cls} << 3 | u64{owner} << 14; }
+inline constexpr u64 page_word(page_kind k, u32 type, u32 owner) { return k | u64{type} << 3 | u64{owner} << 14; }
 inline constexpr u64 tail_word(u64 dist) { return PG_TAIL | dist << 3; }
 inline constexpr page_kind page_kind_of(u64 w) { return static_cast<page_kind>(w & 7); }
-inline constexpr u32 page_class(u64 w) { return static_cast<u32>(w >> 3 & 0x7ff); }
+inline constexpr u32 page_run_type(u64 w) { return static_cast<u32>(w >> 3 & 0x7ff); }
 inline constexpr u32 page_owner(u64 w) { return static_cast<u32>(w >> 14 & CLOSER); }
 inline constexpr u64 tail_dist(u64 w) { return w >> 3; }
 
@@ -113,7 +113,9 @@ inline constexpr block_state block_state_of(u64 w) { return static_cast<block_st
 inline constexpr u32 block_owner(u64 w) { return static_cast<u32>(w & CLOSER); }
 
 // ---- channel
-enum channel_flags : u32 { CHANNEL_CLOSING = 1, CHANNEL_DESTROYED = 2 };
+// State word of a channel: flags, and above them a count that grows with every message left by a dead reader until
+// somebody finds none any more. It is 0 as long as nothing is the matter.
+enum channel_state : u64 { CHANNEL_CLOSING = 1, CHANNEL_DESTROYED = 2, CHANNEL_FLAGS = 3, CHANNEL_RECOV = 4 };
 
 struct channel_header {
 	u64 magic;
@@ -121,24 +123,24 @@ struct channel_header {
 	u32 stride; // bytes from slot to slot
 	u32 max_peers;
 	u32 creator; // owner index with whose end the channel ends, or NOBODY
-	u64 bits_off; // all offsets from this header
-	u64 p_off;
-	u64 q_off;
-	u64 slots_off;
 	u64 len;
 	// One line that both sides read at every message and nobody writes while nobody sleeps.
 	alignas(LINE) event not_empty;
 	event not_full;
-	shared<u32> flags;
-	shared<u32> recov; // not 0: some slot may be in RECOV
-	alignas(LINE) shared<u64> tail; // hints, at most some tickets behind
-	alignas(LINE) shared<u64> head;
+	shared<u64> state;
+	alignas(2 * LINE) shared<u64> tail; // hints, at most some tickets behind
+	alignas(2 * LINE) shared<u64> head; // two lines apart: processors fetch lines in pairs
 };
 static_assert(offsetof(channel_header, not_empty) == 64 && offsetof(channel_header, tail) == 128 &&
-		      offsetof(channel_header, head) == 192 && sizeof(channel_header) == 256,
+		      offsetof(channel_header, head) == 256 && sizeof(channel_header) == 384,
 	      "shared layout: bump LAYOUT_VERSION");
 
-// Slot word: cycle:60, state:4. Claim word: count:46, owner:18. ring.h has the algorithm.
+// Slot words and claim words carry a ticket in their upper 46 bits, so that the ring computes with tickets where
+// they stand: TICKET is one, tickets wrap around with the word, and are only compared by difference.
+//   slot word    ticket:46, state:18    which ticket the slot is for
+//   claim word   ticket:46, owner:18    the first ticket of the slot that is not claimed, and who claimed the one before
+inline constexpr u64 TICKET = u64{1} << OWNER_BITS;
+
 enum slot_state : u32 { S_EMPTY, S_FULL, S_TOMB, S_RECOV };
 enum slot_kind : u32 { KIND_INLINE = 1, KIND_BLOCK = 2 };
 
@@ -156,11 +158,8 @@ struct block_ref {
 	u64 tag;
 };
 
-inline constexpr u64 slot_word(u64 cycle, slot_state s) { return cycle << 4 | s; }
-inline constexpr u64 slot_cycle(u64 w) { return w >> 4; }
-inline constexpr slot_state slot_state_of(u64 w) { return static_cast<slot_state>(w & 15); }
-inline constexpr u64 claim_word(u64 count, u32 owner) { return count << OWNER_BITS | owner; }
-inline constexpr u64 claim_count(u64 w) { return w >> OWNER_BITS; }
-inline constexpr u32 claim_owner(u64 w) { return static_cast<u32>(w & CLOSER); }
+inline constexpr u64 word_ticket(u64 w) { return w & ~(TICKET - 1); }
+inline constexpr slot_state slot_state_of(u64 w) { return static_cast<slot_state>(w & (TICKET - 1)); }
+inline constexpr u32 claim_owner(u64 w) { return static_cast<u32>(w & (TICKET - 1)); }
 
 } // namespace ch::core

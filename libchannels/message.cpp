@@ -33,17 +33,16 @@ static int refuse(ch_channel *ch, int rc) noexcept
 }
 
 // What keeps a call from going on whatever the ring holds; who sets a flag wakes everybody afterwards.
-[[gnu::always_inline]] static inline int stopped(const ch_channel *ch, u32 stop_flags) noexcept
+[[gnu::always_inline]] static inline int stopped(const ch_channel *ch, u64 stop_flags) noexcept
 {
-	const u32 flags = ch->r.h->flags.load(relaxed);
+	const u64 state = ch->r.h->state.load(relaxed);
 
-	if (flags & stop_flags) [[unlikely]]
-		return flags & CHANNEL_DESTROYED ? -ESTALE : -EPIPE;
+	if (state & stop_flags) [[unlikely]]
+		return state & CHANNEL_DESTROYED ? -ESTALE : -EPIPE;
 	return 0;
 }
 
-static constexpr u32 STOP_SEND = CHANNEL_CLOSING | CHANNEL_DESTROYED;
-static constexpr u32 STOP_RECV = CHANNEL_DESTROYED;
+static constexpr u64 STOP_SEND = CHANNEL_CLOSING | CHANNEL_DESTROYED;
 
 // ---- send
 
@@ -67,8 +66,17 @@ template <class Fill>
 	return rc == 0 || rc == -EAGAIN ? rc : refuse(ch, rc);
 }
 
-static int send_inline(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) noexcept
+[[gnu::always_inline]] static inline int send_inline(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) noexcept
 {
+	if (len == 8) { // the most frequent length fits in a register
+		u64 v;
+		std::memcpy(&v, buf, 8);
+		return publish(ch, timeout_ns, [v](slot &s) INLINE_LAMBDA {
+			s.len = 8;
+			s.kind = KIND_INLINE;
+			std::memcpy(s.data, &v, 8);
+		});
+	}
 	// A page of the caller's that is not there yet is fetched now and not between claim and commit.
 	if (len > 0) {
 		(void)*static_cast<const volatile u8 *>(buf);
@@ -77,7 +85,7 @@ static int send_inline(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns)
 	return publish(ch, timeout_ns, [buf, len](slot &s) INLINE_LAMBDA {
 		s.len = static_cast<u32>(len);
 		s.kind = KIND_INLINE;
-		copy(s.data, buf, len);
+		std::memcpy(s.data, buf, len);
 	});
 }
 
@@ -180,22 +188,28 @@ static int send_large(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) 
 	return 0;
 }
 
-// Returns 0, 1 if the message was left (in.refused says why), or a negative errno value.
+static constexpr int LEFT = 1;
+
+// Returns 0, LEFT if the message was left (in.refused says why), or a negative errno value.
 [[gnu::always_inline]] static inline int receive(ch_channel *ch, i64 timeout_ns, incoming &in) noexcept
 {
 	const int me = channel_me(ch);
 
 	if (me < 0) [[unlikely]]
 		return me;
-	auto attempt = [ch, me, &in]() INLINE_LAMBDA {
-		const int stop = stopped(ch, STOP_RECV);
-		return stop ? stop :
-			      ring_consume(
-				      ch->r, static_cast<u32>(me), 1,
-				      [ch, &in](const slot &s) INLINE_LAMBDA { return look_at(ch, s, in); },
-				      [ch, me, &in](const slot &s) INLINE_LAMBDA {
-					      return use_it(ch, static_cast<u32>(me), s, in);
-				      });
+	auto look = [ch, &in](const slot &s) INLINE_LAMBDA { return look_at(ch, s, in); };
+	auto use = [ch, me, &in](const slot &s) INLINE_LAMBDA { return use_it(ch, static_cast<u32>(me), s, in); };
+	auto attempt = [ch, me, look, use]() INLINE_LAMBDA {
+		// Who changes the state word wakes us afterwards.
+		const u64 state = ch->r.h->state.load(relaxed);
+		if (state & CHANNEL_DESTROYED) [[unlikely]]
+			return -ESTALE;
+		if (state >= CHANNEL_RECOV) [[unlikely]] {
+			const int rc = ring_consume_recovered(ch->r, static_cast<u32>(me), LEFT, look, use);
+			if (rc != -EAGAIN)
+				return rc;
+		}
+		return ring_consume(ch->r, static_cast<u32>(me), LEFT, look, use);
 	};
 	const int rc = attempt();
 	if (rc != -EAGAIN || timeout_ns == CH_TRY) [[likely]]

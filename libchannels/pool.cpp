@@ -195,11 +195,11 @@ static int wait_for_memory(ch_pool *pool, u32 cls, u32 me, i64 until_ns, u64 &in
 {
 	for (;;) {
 		registration r = event_register(pool->hdr->freed);
+		if (pool_is_destroyed(pool))
+			return fail(-ESTALE, "pool %s was destroyed", pool->seg->name);
 		index = block_alloc(pool->map, cls, me);
 		if (index != NO_BLOCK)
 			return 0;
-		if (pool_is_destroyed(pool))
-			return fail(-ESTALE, "pool %s was destroyed", pool->seg->name);
 		const i64 now = now_ns();
 		if (now >= until_ns)
 			return -ETIMEDOUT;
@@ -217,7 +217,7 @@ int pool_alloc(ch_pool *pool, u64 len, bool is_try, i64 until_ns, block_place &o
 
 	if (me < 0)
 		return me;
-	if (cls >= NR_CLASSES || run_pages(cls) > pool->map.nr_pages)
+	if (cls >= NR_CLASSES || run_pages(cls | TIGHT) > pool->map.nr_pages)
 		return fail(-EMSGSIZE, "pool %s: %llu bytes can never fit in %llu", pool->seg->name,
 			    static_cast<unsigned long long>(len),
 			    static_cast<unsigned long long>(pool->map.nr_pages * PAGE));
@@ -356,13 +356,13 @@ static u64 largest_free(const run_map &m) noexcept
 
 	for (u64 p = 0; p < m.nr_pages;) {
 		const u64 w = m.pages[p].load(relaxed); // a picture of a moment
-		const u32 cls = page_class(w);
+		const u32 type = page_run_type(w);
 		u64 n = 1;
 		bool is_free = page_kind_of(w) == PG_FREE;
-		if (page_kind_of(w) == PG_HEAD && cls < NR_CLASSES) {
-			n = run_pages(cls);
+		if (page_kind_of(w) == PG_HEAD && is_run_type(type)) {
+			n = run_pages(type);
 			is_free = true;
-			for (u64 k = 0; k < run_blocks(cls); k++)
+			for (u64 k = 0; k < run_blocks(type); k++)
 				is_free &= block_state_of(m.words[p * WORDS_PER_PAGE + k].load(relaxed)) == B_FREE;
 		}
 		cur = is_free ? cur + n : 0;
@@ -372,7 +372,7 @@ static u64 largest_free(const run_map &m) noexcept
 	if (best == 0)
 		return 0;
 	u32 cls = class_of(best * PAGE); // the class that these pages can hold a run of
-	while (cls > 0 && run_pages(cls) > best)
+	while (cls > 0 && run_pages(cls | TIGHT) > best)
 		cls--;
 	return class_len(cls);
 }

@@ -19,25 +19,28 @@ static u64 claims_bytes(u32 lg_slots) noexcept
 	return round_up((u64{1} << lg_slots) * 8, LINE);
 }
 
-u64 ring_bytes(u32 lg_slots, u32 stride, u32 max_peers) noexcept
+u64 ring_bytes(u32 lg_slots, u64 stride, u32 max_peers) noexcept
 {
-	return sizeof(channel_header) + bits_bytes(max_peers) + 2 * claims_bytes(lg_slots) + (u64{stride} << lg_slots);
+	return sizeof(channel_header) + bits_bytes(max_peers) + 2 * claims_bytes(lg_slots) + (stride << lg_slots);
 }
 
 void ring_format(u8 *at, u32 lg_slots, u32 stride, u32 max_peers) noexcept
 {
 	channel_header *h = reinterpret_cast<channel_header *>(at);
+	ring r;
 
-	std::memset(at, 0, ring_bytes(lg_slots, stride, max_peers)); // EMPTY(0), no claims, no waiters
+	std::memset(at, 0, ring_bytes(lg_slots, stride, max_peers)); // no waiters, no hints, no flags
 	h->magic = CHANNEL_MAGIC;
 	h->lg_slots = lg_slots;
 	h->stride = stride;
 	h->max_peers = max_peers;
-	h->bits_off = sizeof(channel_header);
-	h->p_off = h->bits_off + bits_bytes(max_peers);
-	h->q_off = h->p_off + claims_bytes(lg_slots);
-	h->slots_off = h->q_off + claims_bytes(lg_slots);
 	h->len = ring_bytes(lg_slots, stride, max_peers);
+	ring_open(r, at, h->len, max_peers);
+	for (u64 i = 0; i <= r.mask; i++) { // nobody sees it yet
+		r.at(i).w.store(i * TICKET | S_EMPTY, relaxed);
+		r.p[i].store(i * TICKET | NOBODY, relaxed);
+		r.q[i].store(i * TICKET | NOBODY, relaxed);
+	}
 }
 
 bool ring_open(ring &r, u8 *at, u64 block_len, u32 max_peers) noexcept
@@ -54,8 +57,9 @@ bool ring_open(ring &r, u8 *at, u64 block_len, u32 max_peers) noexcept
 	r.q = r.p + claims_bytes(lg) / 8;
 	r.slots = reinterpret_cast<u8 *>(r.q) + claims_bytes(lg);
 	r.mask = (u64{1} << lg) - 1;
-	r.lg = lg;
+	r.lap = TICKET << lg;
 	r.stride = stride;
+	r.lg = lg;
 	r.inline_max = stride - SLOT_HEAD;
 	return true;
 }
@@ -65,13 +69,13 @@ bool ring_open(ring &r, u8 *at, u64 block_len, u32 max_peers) noexcept
 // The first ticket that no claim in words has taken, from a hint on.
 static u64 first_untaken(const ring &r, const shared<u64> *words, const shared<u64> &hint) noexcept
 {
-	u64 t = hint.load(acquire); // [H2] pairs with [H1]
+	u64 t = word_ticket(hint.load(acquire)); // [H2] pairs with [H1] in ring.h
 
 	for (u64 k = 0; k <= r.mask + 1; k++) {
-		const u64 n = claim_count(words[t & r.mask].load(relaxed)); // a picture of a moment
-		if (n <= r.cycle(t))
+		const u64 next = word_ticket(words[r.index(t)].load(relaxed)); // a picture of a moment
+		if (static_cast<i64>(next - t) <= 0)
 			break;
-		t = ((n - 1) << r.lg) + (t & r.mask) + 1;
+		t = next - r.lap + TICKET;
 	}
 	return t;
 }
@@ -79,103 +83,155 @@ static u64 first_untaken(const ring &r, const shared<u64> *words, const shared<u
 u64 ring_count(const ring &r) noexcept
 {
 	const u64 head = first_untaken(r, r.q, r.h->head), tail = first_untaken(r, r.p, r.h->tail);
-	const bool is_sealed = tail > 0 && claim_owner(r.p[(tail - 1) & r.mask].load(relaxed)) == CLOSER;
-	const u64 end = tail - is_sealed, n = end > head ? end - head : 0;
+	const bool is_sealed = claim_owner(r.p[r.index(tail - TICKET)].load(relaxed)) == CLOSER;
+	const i64 n = static_cast<i64>(tail - head) / static_cast<i64>(TICKET) - is_sealed, max = static_cast<i64>(r.mask) + 1;
 
-	return n > r.mask + 1 ? r.mask + 1 : n;
+	return static_cast<u64>(n < 0 ? 0 : n > max ? max : n);
+}
+
+// The slot of t still belongs to the ticket one lap before: whose claim is it?
+static u32 reader_before(const ring &r, u64 t) noexcept
+{
+	const u64 w = r.of(t).w.load(relaxed), x = r.q[r.index(t)].load(relaxed); // a guess whom to look at
+
+	return word_ticket(w) == t - r.lap && word_ticket(x) == t ? claim_owner(x) : NOBODY;
 }
 
 u32 ring_blocker_of_send(const ring &r) noexcept
 {
-	const u64 t = r.send_at.load(relaxed), i = t & r.mask, c = r.cycle(t); // a guess whom to look at
-	const u64 x = r.q[i].load(relaxed);
-
-	return c > 0 && slot_cycle(r.at(i).w.load(relaxed)) + 1 == c && claim_count(x) == c ? claim_owner(x) : NOBODY;
+	return reader_before(r, r.send_at.load(relaxed)); // private hint
 }
 
 u32 ring_blocker_of_recv(const ring &r) noexcept
 {
-	const u64 t = r.recv_at.load(relaxed), i = t & r.mask, c = r.cycle(t); // a guess whom to look at
-	const u64 w = r.at(i).w.load(relaxed), x = r.p[i].load(relaxed), y = r.q[i].load(relaxed);
+	const u64 t = r.recv_at.load(relaxed); // private hint, and below a guess whom to look at
+	const u64 x = r.p[r.index(t)].load(relaxed);
 
-	if (w == slot_word(c, S_EMPTY) && claim_count(x) == c + 1 && claim_owner(x) != CLOSER)
-		return claim_owner(x);
-	return c > 0 && slot_cycle(w) + 1 == c && claim_count(y) == c ? claim_owner(y) : NOBODY;
+	if (ring_is_at(r, t, S_EMPTY) && word_ticket(x) == t + r.lap)
+		return claim_owner(x) == CLOSER ? NOBODY : claim_owner(x);
+	return reader_before(r, t);
 }
 
-// ---- receiving where there is no message
+// ---- where a ticket cannot be claimed
+
+// The ticket after a taken one. Claim word x of its slot says that the ticket before x's is taken.
+static u64 skip(const ring &r, u64 x, const shared<u64> &hint) noexcept
+{
+	const u64 next = word_ticket(x) - r.lap + TICKET;
+	const u64 h = word_ticket(hint.load(acquire)); // [H2] pairs with [H1]: who sees the hint sees the claims
+
+	return h - next <= r.lap ? h : next; // a hint that is behind, or out of its mind, is far ahead
+}
+
+// The claim words tell another story than our hint: begin where they say.
+static int damaged(std::atomic<u64> &hint, u64 x) noexcept
+{
+	hint.store(word_ticket(x), relaxed); // private hint
+	return -EPROTO;
+}
+
+int ring_no_room(ring &r, u64 &t, u64 claim, u64 w) noexcept
+{
+	const i64 d = static_cast<i64>(ahead(claim, t));
+
+	if (d >= static_cast<i64>(TICKET)) {
+		if (claim_owner(claim) == CLOSER)
+			return -EPIPE;
+		t = skip(r, claim, r.h->tail);
+		return RING_AGAIN;
+	}
+	if (d >= 0 && word_ticket(w) == t - r.lap) {
+		r.send_at.store(t, relaxed); // private hint
+		return -EAGAIN;
+	}
+	if (r.p[r.index(t)].load(acquire) != claim) // [C2] pairs with [C1] in ring.h
+		return RING_AGAIN;
+	return damaged(r.send_at, claim);
+}
 
 // Seals the end of a closing channel by claiming the next send for nobody, so that no late message slips in.
 static int seal(const ring &r, u64 t) noexcept
 {
-	const u64 i = t & r.mask, c = r.cycle(t);
+	const u64 i = r.index(t);
 	u64 x = r.p[i].load(acquire); // [C2] pairs with [C1] in ring.h
 
-	if (claim_count(x) == c && r.p[i].compare_exchange_strong(x, claim_word(c + 1, CLOSER), acq_rel, acquire)) // [C1]
+	if (word_ticket(x) == t && r.p[i].compare_exchange_strong(x, (t + r.lap) | CLOSER, acq_rel, acquire)) // [C1]
 		return -EPIPE;
-	return claim_count(x) == c + 1 && claim_owner(x) == CLOSER ? -EPIPE : -EAGAIN; // it is still being written
+	return word_ticket(x) == t + r.lap && claim_owner(x) == CLOSER ? -EPIPE : -EAGAIN; // it is still being written
 }
 
 static int skip_tombstone(const ring &r, u32 me, u64 &t, u64 claim) noexcept
 {
-	const u64 i = t & r.mask, c = r.cycle(t);
+	const u64 i = r.index(t);
 
-	if (r.q[i].compare_exchange_strong(claim, claim_word(c + 1, me), acq_rel, relaxed)) { // [C1] pairs with [C2]
+	if (r.q[i].compare_exchange_strong(claim, (t + r.lap) | me, acq_rel, relaxed)) { // [C1] pairs with [C2]
 		CH_CRASH_POINT(recv_tomb_skipping);
-		r.at(i).w.store(slot_word(c + 1, S_EMPTY), release); // [R2] pairs with [A2] in ring.h
+		r.at(i).w.store((t + r.lap) | S_EMPTY, release); // [R2] pairs with [A2] in ring.h
 		event_notify(r.h->not_full, 1);
-		t++;
+		t += TICKET;
 	}
 	return RING_AGAIN;
 }
 
 int ring_no_message(ring &r, u32 me, u64 &t, u64 claim, u64 w) noexcept
 {
-	const u64 i = t & r.mask, c = r.cycle(t);
+	const i64 d = static_cast<i64>(ahead(claim, t));
 
-	if (claim_count(claim) == c && w == slot_word(c, S_TOMB))
+	if (d >= static_cast<i64>(TICKET)) {
+		t = skip(r, claim, r.h->head);
+		return RING_AGAIN;
+	}
+	if (d >= 0 && w == (t | S_TOMB))
 		return skip_tombstone(r, me, t, claim);
-	if (claim_count(claim) == c && (w == slot_word(c, S_EMPTY) || slot_cycle(w) + 1 == c)) {
+	if (d >= 0 && (w == (t | S_EMPTY) || word_ticket(w) == t - r.lap)) {
 		r.recv_at.store(t, relaxed); // private hint
-		if (w == slot_word(c, S_EMPTY) && (r.h->flags.load(relaxed) & CHANNEL_CLOSING)) // close() woke us for it
+		if (w == (t | S_EMPTY) && (r.h->state.load(relaxed) & CHANNEL_CLOSING)) // close() woke us for it
 			return seal(r, t);
 		return -EAGAIN; // empty, or its previous reader is not done
 	}
-	if (r.q[i].load(acquire) != claim) // [C2] pairs with [C1] in ring.h
+	if (r.q[r.index(t)].load(acquire) != claim) // [C2] pairs with [C1] in ring.h
 		return RING_AGAIN;
-	r.recv_at.store((claim_count(claim) << r.lg) + i, relaxed); // private hint
-	return -EPROTO;
+	return damaged(r.recv_at, claim);
+}
+
+void ring_pass_on(const ring &r, u64 t) noexcept
+{
+	if (r.h->state.load(relaxed) & CHANNEL_CLOSING) // set before close() woke everybody
+		event_wake(r.h->not_empty, EVERYBODY);
+	else if (ring_is_at(r, t + TICKET, S_FULL))
+		event_wake(r.h->not_empty, 1); // pass the baton
 }
 
 // ---- recovery
 
 bool ring_find_recovered(const ring &r, u64 &out_ticket) noexcept
 {
-	u32 mark = r.h->recov.load(acquire); // [V2] pairs with [V1]
-	u64 best = ~u64{0};
-	bool is_any = false;
+	u64 mark = r.h->state.load(acquire), best = 0; // [V2] pairs with [V1]
+	bool is_any = false, is_found = false;
 
 	for (u64 i = 0; i <= r.mask; i++) {
-		const u64 w = r.at(i).w.load(acquire); // [A1] pairs with [R1] in ring.h
+		const u64 w = r.at(i).w.load(acquire), t = word_ticket(w); // [A1] pairs with [R1] in ring.h
 		if (slot_state_of(w) != S_RECOV)
 			continue;
 		is_any = true;
-		const u64 t = slot_cycle(w) << r.lg | i;
-		if (r.q[i].load(acquire) == claim_word(slot_cycle(w) + 1, NOBODY) && t < best) // [C2] pairs with [C1]
+		if (r.q[i].load(acquire) != ((t + r.lap) | NOBODY)) // [C2] pairs with [C1]
+			continue;
+		if (!is_found || static_cast<i64>(t - best) < 0)
 			best = t;
+		is_found = true;
 	}
-	if (!is_any) // unless a new one has changed the mark
-		r.h->recov.compare_exchange_strong(mark, 0, acq_rel, relaxed);
+	if (!is_any && mark >= CHANNEL_RECOV) // unless a new one has changed the mark
+		r.h->state.compare_exchange_strong(mark, mark & CHANNEL_FLAGS, acq_rel, relaxed);
 	out_ticket = best;
-	return best != ~u64{0};
+	return is_found;
 }
 
 bool ring_claim_recovered(const ring &r, u64 ticket, u32 me) noexcept
 {
-	u64 x = claim_word(r.cycle(ticket) + 1, NOBODY);
+	u64 x = (ticket + r.lap) | NOBODY;
 
 	CH_CRASH_POINT(recover_found);
-	if (!r.q[ticket & r.mask].compare_exchange_strong(x, claim_word(r.cycle(ticket) + 1, me), acq_rel, relaxed)) // [C1]
+	if (!r.q[r.index(ticket)].compare_exchange_strong(x, (ticket + r.lap) | me, acq_rel, relaxed)) // [C1]
 		return false;
 	CH_CRASH_POINT(recover_claimed);
 	return true;
@@ -192,12 +248,13 @@ static bool read_ref(const ring &r, u64 i, block_ref &out) noexcept
 }
 
 // A producer died after its claim: its ticket becomes a tombstone, unless it had committed. Any helper may do
-// this, for EMPTY(c) never comes back.
+// this, for EMPTY(t) never comes back.
 static void bury(const ring &r, u64 i, u64 x) noexcept
 {
-	u64 w = slot_word(claim_count(x) - 1, S_EMPTY);
+	const u64 t = word_ticket(x) - r.lap;
+	u64 w = t | S_EMPTY;
 
-	if (r.at(i).w.compare_exchange_strong(w, slot_word(claim_count(x) - 1, S_TOMB), acq_rel, relaxed))
+	if (r.at(i).w.compare_exchange_strong(w, t | S_TOMB, acq_rel, relaxed))
 		CH_CRASH_POINT(sweep_tombed);
 }
 
@@ -215,28 +272,28 @@ static void give_back_block(const ring &r, const run_map &m, u64 i, u32 dead) no
 }
 
 // A consumer died after its claim. In this order: block, slot state, mark, claim. Only then can it be taken again.
-// Only the one elected sweeper of this peer does this: (c+1, dead) may be claimed by the next tenant of the index.
+// Only the one elected sweeper of this peer does this: (t+N, dead) may be claimed by the next tenant of the index.
 static void redeliver(const ring &r, const run_map &m, u64 i, u64 x) noexcept
 {
-	const u64 c = claim_count(x) - 1;
+	const u64 t = word_ticket(x) - r.lap;
 	slot &s = r.at(i);
 	u64 w = s.w.load(acquire); // [A1] pairs with [R1] in ring.h
 
-	if (slot_cycle(w) != c)
+	if (word_ticket(w) != t)
 		return; // it had delivered
 	if (slot_state_of(w) == S_TOMB) {
-		s.w.compare_exchange_strong(w, slot_word(c + 1, S_EMPTY), acq_rel, relaxed);
+		s.w.compare_exchange_strong(w, word_ticket(x) | S_EMPTY, acq_rel, relaxed);
 		return;
 	}
 	if (slot_state_of(w) != S_FULL && slot_state_of(w) != S_RECOV)
 		return;
 	give_back_block(r, m, i, claim_owner(x));
-	if (slot_state_of(w) == S_FULL && !s.w.compare_exchange_strong(w, slot_word(c, S_RECOV), acq_rel, relaxed))
+	if (slot_state_of(w) == S_FULL && !s.w.compare_exchange_strong(w, t | S_RECOV, acq_rel, relaxed))
 		return;
 	CH_CRASH_POINT(sweep_recov_marked);
-	r.h->recov.fetch_add(1, acq_rel); // [V1] pairs with [V2]: who sees the mark sees the RECOV
+	r.h->state.fetch_add(CHANNEL_RECOV, acq_rel); // [V1] pairs with [V2]: who sees the mark sees the RECOV
 	CH_CRASH_POINT(sweep_recov_announced);
-	r.q[i].compare_exchange_strong(x, claim_word(c + 1, NOBODY), acq_rel, relaxed); // [C1] pairs with [C2] in ring.h
+	r.q[i].compare_exchange_strong(x, word_ticket(x) | NOBODY, acq_rel, relaxed); // [C1] pairs with [C2] in ring.h
 	CH_CRASH_POINT(sweep_recov_offered);
 }
 
@@ -258,9 +315,9 @@ void ring_sweep(const ring &r, const run_map &m, u32 dead) noexcept
 {
 	for (u64 i = 0; i <= r.mask; i++) {
 		const u64 p = r.p[i].load(acquire), q = r.q[i].load(acquire); // [C2] pairs with [C1] in ring.h
-		if (claim_owner(p) == dead && claim_count(p) > 0)
+		if (claim_owner(p) == dead)
 			bury(r, i, p);
-		if (claim_owner(q) == dead && claim_count(q) > 0)
+		if (claim_owner(q) == dead)
 			redeliver(r, m, i, q);
 	}
 	ring_leave(r, m, dead);

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // ring.h - the crash-tolerant ring: any number of producers and consumers, any of which may die at any instruction.
 //
-// Ticket t belongs to slot i = t mod N in cycle c = t div N. Three words per slot, the claims apart from the payload's
-// line so that a claim does not disturb a peer that polls the slot:
-//   P[i]   count:46, owner:18   a producer claims ticket t by CAS (c, *) -> (c+1, me), only while the slot is EMPTY(c)
-//   Q[i]   count:46, owner:18   a consumer claims ticket t by CAS (c, *) -> (c+1, me), only while FULL(c) or TOMB(c)
-//   s.w    cycle:60, state:4    EMPTY(c) -> FULL(c) -> EMPTY(c+1)    the commit and the delivery
-//                               EMPTY(c) -> TOMB(c) -> EMPTY(c+1)    the claimer died before its commit: anybody helps
-//                               FULL(c) -> RECOV(c) -> EMPTY(c+1)    the reader died: its sweeper; Q = (c+1, nobody)
-//                                                                    then means "take it again"
-// There is no instruction at which a claim without an owner exists. tail, head and recov are hints: stale or
-// lost values cost time, never truth.
+// Ticket t belongs to slot i = t mod N; the slot's next ticket is t + N. Three words per slot, the claims apart from
+// the payload's line so that a claim does not disturb a peer that polls the slot (words: layout.h):
+//   p[i]   a producer claims ticket t by CAS (t, *) -> (t+N, me), only while the slot is EMPTY(t)
+//   q[i]   a consumer claims ticket t by CAS (t, *) -> (t+N, me), only while the slot is FULL(t) or TOMB(t)
+//   s.w    EMPTY(t) -> FULL(t) -> EMPTY(t+N)    the commit and the delivery
+//          EMPTY(t) -> TOMB(t) -> EMPTY(t+N)    the claimer died before its commit: anybody helps
+//          FULL(t) -> RECOV(t) -> EMPTY(t+N)    the reader died: its sweeper; q = (t+N, nobody) then means
+//                                               "take it again"
+// There is no instruction at which a claim without an owner exists. tail, head and the count in the state word are
+// hints: stale or lost values cost time, never truth.
 //
 // Commit and delivery are plain stores. They were compare-and-swaps as long as a process could be declared dead
 // and still run; but here (peer.h) dead means that no thread of it will ever run again, so the claim's owner is
@@ -31,19 +31,25 @@ struct ring {
 	channel_header *h = nullptr;
 	u8 *slots = nullptr;
 	shared<u64> *p = nullptr, *q = nullptr;
-	u64 mask = 0;
-	u32 lg = 0, stride = 0, inline_max = 0;
+	u64 mask = 0;   // N - 1
+	u64 lap = 0;    // N tickets
+	u64 stride = 0; // bytes from slot to slot
+	u32 lg = 0, inline_max = 0;
 	alignas(LINE) std::atomic<u64> send_at = 0; // this process's hints: the first ticket worth a look
 	std::atomic<u64> recv_at = 0;
 
+	u64 index(u64 ticket) const noexcept { return ticket / TICKET & mask; }
 	slot &at(u64 i) const noexcept { return *reinterpret_cast<slot *>(slots + i * stride); }
-	u64 cycle(u64 t) const noexcept { return t >> lg; }
+	slot &of(u64 ticket) const noexcept { return at(index(ticket)); }
 };
 
-// Hints are published at every eighth ticket, which keeps their lines out of most messages.
-inline constexpr u64 HINT_EVERY = 8;
+// How far word w is ahead of a ticket: under TICKET if it is that ticket's, negative as i64 if it is an earlier one's.
+inline u64 ahead(u64 w, u64 ticket) noexcept { return w - ticket; }
 
-u64 ring_bytes(u32 lg_slots, u32 stride, u32 max_peers) noexcept;
+// Hints are published at every eighth ticket, which keeps their lines out of most messages.
+inline constexpr u64 HINT_MASK = 7 * TICKET;
+
+u64 ring_bytes(u32 lg_slots, u64 stride, u32 max_peers) noexcept;
 void ring_format(u8 *at, u32 lg_slots, u32 stride, u32 max_peers) noexcept;
 // Checks the geometry of a channel that has block_len bytes and copies it. False: it is damaged.
 bool ring_open(ring &r, u8 *at, u64 block_len, u32 max_peers) noexcept;
@@ -72,20 +78,18 @@ bool ring_claim_recovered(const ring &r, u64 ticket, u32 me) noexcept;
 
 // ---- the message path
 
-// The ticket after a taken one. A claim count of n in slot i says that the ticket of cycle n-1 is taken.
-inline u64 ring_skip(const ring &r, u64 i, u64 count, const shared<u64> &hint) noexcept
-{
-	const u64 next = ((count - 1) << r.lg) + i + 1;
-	// [H2] pairs with [H1]: who sees the hint sees the claims that it speaks of.
-	const u64 h = hint.load(acquire);
-
-	return h > next && h - next <= r.mask + 1 ? h : next;
-}
+// What to do at a ticket that cannot be claimed as it stands. They return RING_AGAIN to look at ticket t, which may have
+// moved, once more.
+inline constexpr int RING_AGAIN = 1;
+int ring_no_room(ring &r, u64 &t, u64 claim, u64 w) noexcept;             // else -EAGAIN, -EPIPE, -EPROTO
+int ring_no_message(ring &r, u32 me, u64 &t, u64 claim, u64 w) noexcept;  // else -EAGAIN, -EPIPE, -EPROTO
 
 inline bool ring_is_at(const ring &r, u64 ticket, slot_state s) noexcept
 {
-	return r.at(ticket & r.mask).w.load(relaxed) == slot_word(r.cycle(ticket), s); // whom to wake: a hint
+	return r.of(ticket).w.load(relaxed) == (ticket | s); // whom to wake: a hint
 }
+
+inline u64 ring_guard(const ring &r) noexcept { return 4 * r.mask + 68; } // damaged words must not keep us for ever
 
 /*
  * ring_publish - send one message: fill(slot) writes it between claim and commit.
@@ -97,45 +101,35 @@ template <class Fill>
 {
 	u64 t = r.send_at.load(relaxed); // private hint
 
-	for (u64 guard = 4 * (r.mask + 1) + 64; guard > 0; guard--) {
-		const u64 i = t & r.mask, c = r.cycle(t);
+	for (u64 guard = ring_guard(r); guard > 0; guard--) {
+		const u64 i = r.index(t);
 		u64 x = r.p[i].load(acquire); // [C2] pairs with [C1]
-		if (claim_count(x) > c) {
-			if (claim_owner(x) == CLOSER)
-				return -EPIPE;
-			t = ring_skip(r, i, claim_count(x), r.h->tail);
-			continue;
-		}
 		slot &s = r.at(i);
 		// [A2] pairs with [R2]: the last reader is done with the slot before it is EMPTY.
 		const u64 w = s.w.load(acquire);
-		if (claim_count(x) < c || w != slot_word(c, S_EMPTY)) {
-			if (claim_count(x) == c && slot_cycle(w) + 1 == c) {
-				r.send_at.store(t, relaxed);
-				return -EAGAIN;
-			}
-			if (r.p[i].load(acquire) != x) // [C2]
-				continue;
-			r.send_at.store((claim_count(x) << r.lg) + i, relaxed);
-			return -EPROTO;
+		if (ahead(x, t) >= TICKET || w != (t | S_EMPTY)) [[unlikely]] {
+			const int rc = ring_no_room(r, t, x, w);
+			if (rc != RING_AGAIN)
+				return rc;
+			continue;
 		}
 		CH_CRASH_POINT(send_found);
-		// [C1] pairs with [C2]: a claim carries along what its owner saw, the EMPTY of this cycle above all.
-		if (!r.p[i].compare_exchange_strong(x, claim_word(c + 1, me), acq_rel, relaxed))
+		// [C1] pairs with [C2]: a claim carries along what its owner saw, the EMPTY of this ticket above all.
+		if (!r.p[i].compare_exchange_strong(x, (t + r.lap) | me, acq_rel, relaxed))
 			continue;
 		CH_CRASH_POINT(send_claimed);
-		r.send_at.store(t + 1, relaxed);
-		if (t % HINT_EVERY == HINT_EVERY - 1)
-			r.h->tail.store(t + 1, release); // [H1] pairs with [H2]
+		r.send_at.store(t + TICKET, relaxed);
+		if ((t & HINT_MASK) == HINT_MASK)
+			r.h->tail.store(t + TICKET, release); // [H1] pairs with [H2]
 		CH_CRASH_POINT(send_hinted);
 		fill(s);
 		CH_CRASH_POINT(send_copied);
 		// [R1] pairs with [A1]: the message is whole before its slot says so. This is the commit.
-		s.w.store(slot_word(c, S_FULL), release);
+		s.w.store(t | S_FULL, release);
 		CH_CRASH_POINT(send_committed);
 		event_notify(r.h->not_empty, 1);
 		CH_CRASH_POINT(send_notified);
-		if (!event_is_quiet(r.h->not_full) && ring_is_at(r, t + 1, S_EMPTY)) [[unlikely]]
+		if (!event_is_quiet(r.h->not_full) && ring_is_at(r, t + TICKET, S_EMPTY)) [[unlikely]]
 			event_wake(r.h->not_full, 1); // pass the baton: the room is more than one message's
 		return 0;
 	}
@@ -145,31 +139,24 @@ template <class Fill>
 // What look(slot) says of a message before it is claimed.
 enum class verdict { take, leave, damaged };
 
+// Wakes who else has reason to look at the ring after the delivery of ticket t.
+void ring_pass_on(const ring &r, u64 t) noexcept;
+
 // The second half of a receive: the claim is ours.
 template <class Use>
-[[gnu::always_inline]] inline int ring_deliver(const ring &r, u64 t, bool is_good, Use use) noexcept
+[[gnu::always_inline]] inline int ring_deliver(const ring &r, slot &s, u64 t, bool is_good, Use use) noexcept
 {
-	slot &s = r.at(t & r.mask);
 	const int rc = is_good ? use(s) : -EPROTO;
 
 	// [R2] pairs with [A2]: we are done reading before the slot is free. This is the delivery.
-	s.w.store(slot_word(r.cycle(t) + 1, S_EMPTY), release);
+	s.w.store((t + r.lap) | S_EMPTY, release);
 	CH_CRASH_POINT(recv_delivered);
 	event_notify(r.h->not_full, 1);
 	CH_CRASH_POINT(recv_notified);
-	if (!event_is_quiet(r.h->not_empty)) [[unlikely]] {
-		if (r.h->flags.load(relaxed) & CHANNEL_CLOSING) // set before close() woke everybody
-			event_wake(r.h->not_empty, EVERYBODY);
-		else if (ring_is_at(r, t + 1, S_FULL))
-			event_wake(r.h->not_empty, 1); // pass the baton
-	}
+	if (!event_is_quiet(r.h->not_empty)) [[unlikely]]
+		ring_pass_on(r, t);
 	return rc;
 }
-
-// What to do at a ticket that holds no message: step over a tombstone, see that the ring is empty, seal a closing one.
-// Returns RING_AGAIN to look at ticket t, which may have moved, once more; else -EAGAIN, -EPIPE or -EPROTO.
-inline constexpr int RING_AGAIN = 1;
-int ring_no_message(ring &r, u32 me, u64 &t, u64 claim, u64 w) noexcept;
 
 /*
  * ring_consume - receive the oldest message: look(slot) says what to do with it, use(slot) reads it.
@@ -181,28 +168,15 @@ int ring_no_message(ring &r, u32 me, u64 &t, u64 claim, u64 w) noexcept;
 template <class Look, class Use>
 [[gnu::always_inline]] inline int ring_consume(ring &r, u32 me, int refused, Look look, Use use) noexcept
 {
-	u64 t;
+	u64 t = r.recv_at.load(relaxed); // private hint
 
-	// Whoever sets the mark wakes us afterwards.
-	while (r.h->recov.load(relaxed) && ring_find_recovered(r, t)) [[unlikely]] {
-		const verdict v = look(r.at(t & r.mask));
-		if (v == verdict::leave)
-			return refused;
-		if (ring_claim_recovered(r, t, me))
-			return ring_deliver(r, t, v == verdict::take, use);
-	}
-	t = r.recv_at.load(relaxed); // private hint
-	for (u64 guard = 4 * (r.mask + 1) + 64; guard > 0; guard--) {
-		const u64 i = t & r.mask, c = r.cycle(t);
+	for (u64 guard = ring_guard(r); guard > 0; guard--) {
+		const u64 i = r.index(t);
 		u64 x = r.q[i].load(acquire); // [C2] pairs with [C1]
-		if (claim_count(x) > c) {
-			t = ring_skip(r, i, claim_count(x), r.h->head);
-			continue;
-		}
 		slot &s = r.at(i);
 		// [A1] pairs with [R1]: a FULL slot's message is whole.
 		const u64 w = s.w.load(acquire);
-		if (claim_count(x) != c || w != slot_word(c, S_FULL)) {
+		if (ahead(x, t) >= TICKET || w != (t | S_FULL)) {
 			const int rc = ring_no_message(r, me, t, x, w);
 			if (rc != RING_AGAIN)
 				return rc;
@@ -210,21 +184,38 @@ template <class Look, class Use>
 		}
 		const verdict v = look(s);
 		CH_CRASH_POINT(recv_found);
-		if (v == verdict::leave) {
+		if (v == verdict::leave) [[unlikely]] {
 			if (r.q[i].load(acquire) != x || s.w.load(acquire) != w) // [C2], [A1]: it was another's
 				continue;
 			r.recv_at.store(t, relaxed);
 			return refused;
 		}
-		// [C1] pairs with [C2]. That it succeeds proves that the slot was FULL(c) when look saw it.
-		if (!r.q[i].compare_exchange_strong(x, claim_word(c + 1, me), acq_rel, relaxed))
+		// [C1] pairs with [C2]. That it succeeds proves that the slot was FULL(t) when look saw it.
+		if (!r.q[i].compare_exchange_strong(x, (t + r.lap) | me, acq_rel, relaxed))
 			continue;
 		CH_CRASH_POINT(recv_claimed);
-		r.recv_at.store(t + 1, relaxed);
-		if (t % HINT_EVERY == HINT_EVERY - 1)
-			r.h->head.store(t + 1, release); // [H1] pairs with [H2]
+		r.recv_at.store(t + TICKET, relaxed);
+		if ((t & HINT_MASK) == HINT_MASK)
+			r.h->head.store(t + TICKET, release); // [H1] pairs with [H2]
 		CH_CRASH_POINT(recv_hinted);
-		return ring_deliver(r, t, v == verdict::take, use);
+		return ring_deliver(r, s, t, v == verdict::take, use);
+	}
+	return -EAGAIN;
+}
+
+// The same for messages that dead readers left; to be called first when the state word counts some. -EAGAIN: none.
+template <class Look, class Use>
+[[gnu::noinline]] int ring_consume_recovered(ring &r, u32 me, int refused, Look look, Use use) noexcept
+{
+	u64 t;
+
+	while (ring_find_recovered(r, t)) {
+		slot &s = r.of(t);
+		const verdict v = look(s);
+		if (v == verdict::leave)
+			return refused;
+		if (ring_claim_recovered(r, t, me))
+			return ring_deliver(r, s, t, v == verdict::take, use);
 	}
 	return -EAGAIN;
 }

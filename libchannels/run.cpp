@@ -26,10 +26,11 @@ bool block_find(const run_map &m, u64 index, block_place &out) noexcept
 	if (p >= m.nr_pages)
 		return false;
 	const u64 w = m.pages[p].load(acquire); // [G2] pairs with [G1]
-	const u32 cls = page_class(w);
-	if (page_kind_of(w) != PG_HEAD || cls >= NR_CLASSES || k >= run_blocks(cls) || p + run_pages(cls) > m.nr_pages)
+	const u32 type = page_run_type(w);
+	if (page_kind_of(w) != PG_HEAD || !is_run_type(type) || k >= run_blocks(type) || p + run_pages(type) > m.nr_pages)
 		return false;
-	out = {index, class_len(cls), m.data + p * PAGE + k * class_len(cls), &m.words[index]};
+	const u64 len = class_len(run_class(type));
+	out = {index, len, m.data + p * PAGE + k * len, &m.words[index]};
 	return true;
 }
 
@@ -47,12 +48,11 @@ bool block_find_addr(const run_map &m, const void *addr, block_place &out) noexc
 		p -= tail_dist(w);
 		w = m.pages[p].load(acquire); // [G2] pairs with [G1]
 	}
-	const u32 cls = page_class(w);
-	if (page_kind_of(w) != PG_HEAD || cls >= NR_CLASSES)
+	const u32 type = page_run_type(w);
+	if (page_kind_of(w) != PG_HEAD || !is_run_type(type))
 		return false;
-	const u64 in = off - p * PAGE;
-	return in % class_len(cls) == 0 && in / class_len(cls) < run_blocks(cls) &&
-	       block_find(m, p * WORDS_PER_PAGE + in / class_len(cls), out);
+	const u64 in = off - p * PAGE, len = class_len(run_class(type));
+	return in % len == 0 && in / len < run_blocks(type) && block_find(m, p * WORDS_PER_PAGE + in / len, out);
 }
 
 // ---- runs
@@ -68,21 +68,21 @@ static void free_tails(run_map &m, u64 head, u64 upto) noexcept
 // head is BUILD and nobody else may touch it. Block words first: nobody must find a block without pages.
 static void undo_run(run_map &m, u64 head, u64 build) noexcept
 {
-	const u32 cls = page_class(build);
+	const u32 type = page_run_type(build);
 
-	for (u64 k = 0; k < run_blocks(cls); k++) {
+	for (u64 k = 0; k < run_blocks(type); k++) {
 		shared<u64> &w = m.words[head * WORDS_PER_PAGE + k];
 		w.store(block_word(block_tag(w.load(relaxed)) + 1, B_NONE, NOBODY), release); // [B1] pairs with [B2]
 	}
 	CH_CRASH_POINT(run_undoing);
-	free_tails(m, head, run_pages(cls));
+	free_tails(m, head, run_pages(type));
 	m.pages[head].compare_exchange_strong(build, page_word(PG_FREE, 0, 0), release, relaxed); // [G1] pairs with [G2]
 }
 
 // Claims the run that begins at head. Returns the number of pages it could get, all of them on success.
-static u64 claim_pages(run_map &m, u64 head, u32 cls, u32 me) noexcept
+static u64 claim_pages(run_map &m, u64 head, u32 type, u32 me) noexcept
 {
-	const u64 build = page_word(PG_BUILD, cls, me), n = run_pages(cls);
+	const u64 build = page_word(PG_BUILD, type, me), n = run_pages(type);
 	u64 w = page_word(PG_FREE, 0, 0);
 
 	if (!m.pages[head].compare_exchange_strong(w, build, acquire, relaxed)) // [G2] pairs with [G1]: now it is ours
@@ -100,22 +100,22 @@ static u64 claim_pages(run_map &m, u64 head, u32 cls, u32 me) noexcept
 	return n;
 }
 
-static void publish_run(run_map &m, u64 head, u32 cls) noexcept
+static void publish_run(run_map &m, u64 head, u32 type) noexcept
 {
-	for (u64 k = 0; k < run_blocks(cls); k++) {
+	for (u64 k = 0; k < run_blocks(type); k++) {
 		shared<u64> &w = m.words[head * WORDS_PER_PAGE + k];
 		w.store(block_word(block_tag(w.load(relaxed)) + 1, B_FREE, NOBODY), release); // [B1] pairs with [B2]
 	}
 	CH_CRASH_POINT(run_words_set);
 	// [G1] pairs with [G2]: the block words are set before the run can be found.
-	m.pages[head].store(page_word(PG_HEAD, cls, NOBODY), release);
+	m.pages[head].store(page_word(PG_HEAD, type, NOBODY), release);
 	CH_CRASH_POINT(run_published);
 }
 
 // Looks for free neighbouring pages, from where some were seen last, once around. Returns the head page or NO_BLOCK.
-static u64 form_run(run_map &m, u32 cls, u32 me) noexcept
+static u64 form_run(run_map &m, u32 type, u32 me) noexcept
 {
-	const u64 n = run_pages(cls), start = m.next_page.load(relaxed) % m.nr_pages; // private hint
+	const u64 n = run_pages(type), start = m.next_page.load(relaxed) % m.nr_pages; // private hint
 	u64 left = m.nr_pages + n, seen = 0;
 
 	if (n > m.nr_pages)
@@ -130,8 +130,8 @@ static u64 form_run(run_map &m, u32 cls, u32 me) noexcept
 		if (++seen < n)
 			continue;
 		const u64 head = p + 1 - n;
-		if (claim_pages(m, head, cls, me) == n) {
-			publish_run(m, head, cls);
+		if (claim_pages(m, head, type, me) == n) {
+			publish_run(m, head, type);
 			m.next_page.store(p + 1, relaxed);
 			return head;
 		}
@@ -141,11 +141,11 @@ static u64 form_run(run_map &m, u32 cls, u32 me) noexcept
 }
 
 // Turns a run whose blocks are all free back into free pages. False if one is not.
-static bool dissolve_run(run_map &m, u64 head, u32 cls, u32 me) noexcept
+static bool dissolve_run(run_map &m, u64 head, u32 type, u32 me) noexcept
 {
-	const u64 n = run_blocks(cls);
+	const u64 n = run_blocks(type);
 	shared<u64> *w = &m.words[head * WORDS_PER_PAGE];
-	u64 got = 0, build = page_word(PG_HEAD, cls, NOBODY);
+	u64 got = 0, build = page_word(PG_HEAD, type, NOBODY);
 
 	for (; got < n; got++) {
 		u64 old = w[got].load(relaxed); // the CAS looks again
@@ -155,8 +155,8 @@ static bool dissolve_run(run_map &m, u64 head, u32 cls, u32 me) noexcept
 	}
 	CH_CRASH_POINT(run_dissolving);
 	// With all blocks ours nobody else can; if the head is another by now, these are blocks of a later run.
-	if (got == n && m.pages[head].compare_exchange_strong(build, page_word(PG_BUILD, cls, me), acq_rel, relaxed)) {
-		undo_run(m, head, page_word(PG_BUILD, cls, me));
+	if (got == n && m.pages[head].compare_exchange_strong(build, page_word(PG_BUILD, type, me), acq_rel, relaxed)) {
+		undo_run(m, head, page_word(PG_BUILD, type, me));
 		return true;
 	}
 	while (got-- > 0) {
@@ -174,9 +174,9 @@ static bool dissolve_free_runs(run_map &m, u32 me) noexcept
 
 	for (u64 p = 0; p < m.nr_pages; p++) {
 		const u64 w = m.pages[p].load(acquire); // [G2] pairs with [G1]
-		const u32 cls = page_class(w);
-		if (page_kind_of(w) == PG_HEAD && cls < NR_CLASSES && p + run_pages(cls) <= m.nr_pages)
-			any |= dissolve_run(m, p, cls, me);
+		const u32 type = page_run_type(w);
+		if (page_kind_of(w) == PG_HEAD && is_run_type(type) && p + run_pages(type) <= m.nr_pages)
+			any |= dissolve_run(m, p, type, me);
 	}
 	return any;
 }
@@ -185,22 +185,26 @@ void run_sweep(run_map &m, u32 dead) noexcept
 {
 	for (u64 p = 0; p < m.nr_pages; p++) {
 		const u64 w = m.pages[p].load(acquire); // [G2] pairs with [G1]
-		if (page_kind_of(w) == PG_BUILD && page_owner(w) == dead && page_class(w) < NR_CLASSES)
+		if (page_kind_of(w) == PG_BUILD && page_owner(w) == dead && is_run_type(page_run_type(w)))
 			undo_run(m, p, w);
 	}
 }
 
 // ---- blocks
 
+static bool is_run_of(u64 w, u32 cls) noexcept
+{
+	return page_kind_of(w) == PG_HEAD && run_class(page_run_type(w)) == cls && is_run_type(page_run_type(w));
+}
+
 // A free block of the run at head, or NO_BLOCK.
 static u64 take_from_run(run_map &m, u64 head, u32 cls, u32 me) noexcept
 {
 	shared<u64> *w = &m.words[head * WORDS_PER_PAGE];
-	const u64 want = page_word(PG_HEAD, cls, NOBODY);
+	const u64 run = m.pages[head].load(acquire); // [G2] pairs with [G1]
+	const u64 n = is_run_of(run, cls) ? run_blocks(page_run_type(run)) : 0;
 
-	if (m.pages[head].load(acquire) != want) // [G2] pairs with [G1]
-		return NO_BLOCK;
-	for (u64 k = 0; k < run_blocks(cls); k++) {
+	for (u64 k = 0; k < n; k++) {
 		u64 old = w[k].load(relaxed); // the CAS looks again
 		const u64 mine = block_word(block_tag(old) + 1, B_OWNED, me);
 		// [B2] pairs with [B1]: what the last owner did to the bytes is over.
@@ -208,7 +212,7 @@ static u64 take_from_run(run_map &m, u64 head, u32 cls, u32 me) noexcept
 			continue;
 		CH_CRASH_POINT(block_allocated);
 		// [G2] pairs with [G1]: it is still this run, and stays it while we own a block.
-		if (m.pages[head].load(acquire) == want)
+		if (m.pages[head].load(acquire) == run)
 			return head * WORDS_PER_PAGE + k;
 		old = mine;
 		w[k].compare_exchange_strong(old, block_word(block_tag(mine), B_FREE, NOBODY), release, relaxed); // [B1]
@@ -250,11 +254,10 @@ static void remember(run_map &m, u32 cls, u64 head) noexcept
 // Runs of this class that others formed, or that were forgotten.
 static u64 take_from_any(run_map &m, u32 cls, u32 me) noexcept
 {
-	const u64 want = page_word(PG_HEAD, cls, NOBODY);
 	u64 p = m.next_run[cls].load(relaxed) % m.nr_pages; // private hint
 
 	for (u64 k = 0; k < m.nr_pages; k++, p = p + 1 == m.nr_pages ? 0 : p + 1) {
-		if (m.pages[p].load(relaxed) != want) // looked at again below
+		if (!is_run_of(m.pages[p].load(relaxed), cls)) // looked at again below
 			continue;
 		const u64 b = take_from_run(m, p, cls, me);
 		if (b == NO_BLOCK)
@@ -266,20 +269,28 @@ static u64 take_from_any(run_map &m, u32 cls, u32 me) noexcept
 	return NO_BLOCK;
 }
 
+static u64 take_from_new_run(run_map &m, u32 type, u32 me) noexcept
+{
+	const u64 head = form_run(m, type, me);
+
+	if (head == NO_BLOCK)
+		return NO_BLOCK;
+	remember(m, run_class(type), head);
+	return take_from_run(m, head, run_class(type), me);
+}
+
 u64 block_alloc(run_map &m, u32 cls, u32 me) noexcept
 {
 	u64 b = take_from_recent(m, cls, me);
 
-	if (b != NO_BLOCK || cls >= NR_CLASSES)
-		return b;
-	for (int round = 0; round < 2; round++) {
-		const u64 head = form_run(m, cls, me);
-		if (head != NO_BLOCK)
-			remember(m, cls, head);
-		b = head != NO_BLOCK ? take_from_run(m, head, cls, me) : NO_BLOCK;
+	for (int round = 0; b == NO_BLOCK && round < 2; round++) {
+		if (run_pages(cls) <= m.nr_pages / 16) // a small pool has no room for eight where one is wanted
+			b = take_from_new_run(m, cls, me);
 		if (b == NO_BLOCK)
 			b = take_from_any(m, cls, me);
-		if (b != NO_BLOCK || !dissolve_free_runs(m, me))
+		if (b == NO_BLOCK)
+			b = take_from_new_run(m, cls | TIGHT, me);
+		if (b == NO_BLOCK && !dissolve_free_runs(m, me))
 			break;
 	}
 	return b;

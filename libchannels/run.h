@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // run.h - runs of pages, and blocks in them: where a pool's memory comes from.
 //
-// A run is a number of neighbouring pages that hold blocks of one size class: eight or more small ones, or one
-// large one. No list links them: a page word says what each page is, a block word says what each block is, and
+// A run is a number of neighbouring pages that hold blocks of one size class: eight or more small ones, or one large
+// one; where pages are short, a tight run of as few pages as hold one block. No list links them: a page word says what each page is, a block word says what each block is, and
 // both are changed by one compare-and-swap that names who does it. Free blocks keep their run, so that the next
 // allocation of the same class takes one compare-and-swap; runs whose blocks are all free are dissolved when
 // pages are short.
@@ -37,19 +37,27 @@ constexpr u64 class_len(u32 cls) noexcept
 static_assert(class_len(class_of(1025)) == 1152 && class_len(class_of(1024)) == 1024 && class_len(14) == 1024 &&
 	      class_of(class_len(100)) == 100);
 
-// From here on a run holds one block; below, eight or more.
+// A run's type is its size class, and whether it is tight.
+inline constexpr u32 TIGHT = 0x400;
+static_assert(NR_CLASSES < TIGHT);
+constexpr u32 run_class(u32 type) noexcept { return type & (TIGHT - 1); }
+constexpr bool is_run_type(u32 type) noexcept { return type < 2 * TIGHT && run_class(type) < NR_CLASSES; }
+
+// From here on every run holds one block.
 inline constexpr u64 LARGE = 32768;
 
-constexpr u64 run_pages(u32 cls) noexcept
+constexpr u64 run_pages(u32 type) noexcept
 {
-	const u64 len = class_len(cls);
+	const u64 len = class_len(run_class(type)) * (class_len(run_class(type)) >= LARGE || type >= TIGHT ? 1 : 8);
 
-	return len >= LARGE ? (len + PAGE - 1) / PAGE : (8 * len + PAGE - 1) / PAGE;
+	return (len + PAGE - 1) / PAGE;
 }
 
-constexpr u64 run_blocks(u32 cls) noexcept
+constexpr u64 run_blocks(u32 type) noexcept
 {
-	return class_len(cls) >= LARGE ? 1 : run_pages(cls) * PAGE / class_len(cls);
+	const u64 len = class_len(run_class(type));
+
+	return len >= LARGE ? 1 : run_pages(type) * PAGE / len;
 }
 static_assert(run_blocks(0) == WORDS_PER_PAGE, "a run never has more blocks than its head page has words");
 
@@ -91,17 +99,18 @@ template <class Fn> void for_each_block(const run_map &m, Fn fn) noexcept
 {
 	for (u64 p = 0; p < m.nr_pages;) {
 		const u64 w = m.pages[p].load(acquire); // [G2] pairs with [G1] in run.cpp
-		const u32 cls = page_class(w);
-		if (page_kind_of(w) != PG_HEAD || cls >= NR_CLASSES || p + run_pages(cls) > m.nr_pages) {
+		const u32 type = page_run_type(w);
+		if (page_kind_of(w) != PG_HEAD || !is_run_type(type) || p + run_pages(type) > m.nr_pages) {
 			p++;
 			continue;
 		}
-		for (u64 k = 0; k < run_blocks(cls); k++) {
+		const u64 len = class_len(run_class(type));
+		for (u64 k = 0; k < run_blocks(type); k++) {
 			shared<u64> *word = &m.words[p * WORDS_PER_PAGE + k];
-			fn(block_place{p * WORDS_PER_PAGE + k, class_len(cls), m.data + p * PAGE + k * class_len(cls), word},
+			fn(block_place{p * WORDS_PER_PAGE + k, len, m.data + p * PAGE + k * len, word},
 			   word->load(acquire)); // [B2] pairs with [B1] in run.cpp
 		}
-		p += run_pages(cls);
+		p += run_pages(type);
 	}
 }
 

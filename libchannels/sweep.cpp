@@ -97,7 +97,7 @@ static void wake_channel(ch_segment *seg, const block_place &b, u32 dead) noexce
 	if (r.h->creator == dead && block_state_of(w) == B_CHANNEL) // seq_cst: see sweep.h
 		b.word->compare_exchange_strong(w, block_word(block_tag(w), B_DYING, NOBODY), seq_cst, relaxed);
 	if (block_state_of(b.word->load(acquire)) == B_DYING) // [B2]
-		r.h->flags.fetch_or(CHANNEL_DESTROYED, release);
+		r.h->state.fetch_or(CHANNEL_DESTROYED, release);
 	event_wake(r.h->not_empty, EVERYBODY);
 	event_wake(r.h->not_full, EVERYBODY);
 	CH_CRASH_POINT(sweep_woken);
