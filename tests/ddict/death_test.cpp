@@ -4,7 +4,7 @@
 #include "directory.hpp"
 #include <atomic>
 
-TestSuite(ddict_death, .timeout = WATCHDOG_S);
+TestSuite(ddict_death, .timeout = 10 * WATCHDOG_S);
 
 constexpr int nr_keys = 8;
 using text_dict = ddict<int, std::string>;
@@ -23,6 +23,14 @@ static bool put_for_ever(const text_dict &d, std::uint64_t seed, struct board *b
 		if (n == 3)
 			post(b, 0);
 	}
+}
+
+// How many kills: CH_TEST_KILLS, or a short run.
+static int nr_kills(int few)
+{
+	const char *given = getenv("CH_TEST_KILLS");
+
+	return given ? atoi(given) : few;
 }
 
 static void nap_us(std::uint64_t us)
@@ -72,7 +80,7 @@ Test(ddict_death, a_client_killed_while_it_puts_leaves_the_old_or_the_new_value_
 
 	for (int k = 0; k < nr_keys; k++)
 		d.put(k, whole_value(static_cast<std::uint64_t>(k), 10));
-	for (int round = 0; round < 150; round++) {
+	for (int round = 0; round < nr_kills(150); round++) {
 		struct board *b = board_new();
 		const std::uint64_t s = rnd(&seed);
 		const pid_t child = start_child([&] { return put_for_ever(d, s, b); });
@@ -95,7 +103,7 @@ Test(ddict_death, a_client_killed_while_it_reads_large_values_pins_nothing)
 	d.clear();
 	const holdings before(d);
 
-	for (int round = 0; round < 40; round++) {
+	for (int round = 0; round < nr_kills(40); round++) {
 		struct board *b = board_new();
 
 		d.put(0, std::string(1 << 20, 'a'));

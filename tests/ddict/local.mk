@@ -4,6 +4,10 @@
 DDICT_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 DDICT_TEST_LDADD    = libddict.la libchannels.la $(CRITERION_LIBS)
 EXTRA_DIST += tests/ddict/ddict_support.hpp
+STRESS += tests/ddict/ddict_stress
+tests_ddict_ddict_stress_SOURCES = tests/ddict/ddict_stress.cpp
+tests_ddict_ddict_stress_LDADD   = libddict.la libchannels.la
+
 if HAVE_CRITERION
 check_PROGRAMS += \
 	tests/ddict/clients_test \
