@@ -13,10 +13,31 @@ namespace ch::core {
 
 static constexpr u64 SMALL = sizeof(ch_message::small_);
 
+// memcpy of a few bytes, without the call: by words that may overlap.
+[[gnu::always_inline]] static inline void copy_short(void *to, const void *from, u64 len) noexcept
+{
+	u8 *d = static_cast<u8 *>(to);
+	const u8 *s = static_cast<const u8 *>(from);
+
+	if (len >= 8) {
+		for (u64 k = 0; k + 8 < len; k += 8)
+			std::memcpy(d + k, s + k, 8);
+		std::memcpy(d + len - 8, s + len - 8, 8);
+	} else if (len >= 4) {
+		std::memcpy(d, s, 4);
+		std::memcpy(d + len - 4, s + len - 4, 4);
+	} else {
+		for (u64 k = 0; k < len; k++)
+			d[k] = s[k];
+	}
+}
+
+static constexpr u64 SHORT = 64;
+
 [[gnu::always_inline]] static inline void copy(void *to, const void *from, u64 len) noexcept
 {
-	if (len == 8)
-		std::memcpy(to, from, 8); // one load and one store
+	if (len <= SHORT)
+		copy_short(to, from, len);
 	else
 		std::memcpy(to, from, len);
 }
@@ -59,34 +80,26 @@ template <class Fill>
 		return stop ? stop : ring_publish(ch->r, static_cast<u32>(me), fill);
 	};
 	int rc = attempt();
-	if (rc == 0) [[likely]]
-		return 0;
 	if (rc == -EAGAIN && timeout_ns != CH_TRY)
 		rc = wait_until(ch, ch->r.h->not_full, timeout_ns, attempt, [ch] { return ring_blocker_of_send(ch->r); });
 	return rc == 0 || rc == -EAGAIN ? rc : refuse(ch, rc);
 }
 
-[[gnu::always_inline]] static inline int send_inline(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) noexcept
+static void fill_inline(slot &s, const void *buf, u64 len) noexcept
 {
-	if (len == 8) { // the most frequent length fits in a register
-		u64 v;
-		std::memcpy(&v, buf, 8);
-		return publish(ch, timeout_ns, [v](slot &s) INLINE_LAMBDA {
-			s.len = 8;
-			s.kind = KIND_INLINE;
-			std::memcpy(s.data, &v, 8);
-		});
-	}
+	s.len = static_cast<u32>(len);
+	s.kind = KIND_INLINE;
+	copy(s.data, buf, len);
+}
+
+static int send_inline(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) noexcept
+{
 	// A page of the caller's that is not there yet is fetched now and not between claim and commit.
 	if (len > 0) {
 		(void)*static_cast<const volatile u8 *>(buf);
 		(void)static_cast<const volatile u8 *>(buf)[len - 1];
 	}
-	return publish(ch, timeout_ns, [buf, len](slot &s) INLINE_LAMBDA {
-		s.len = static_cast<u32>(len);
-		s.kind = KIND_INLINE;
-		std::memcpy(s.data, buf, len);
-	});
+	return publish(ch, timeout_ns, [buf, len](slot &s) { fill_inline(s, buf, len); });
 }
 
 static int send_block(ch_channel *ch, const block_place &b, u64 len, i64 timeout_ns) noexcept
@@ -205,11 +218,11 @@ static constexpr int LEFT = 1;
 		if (state & CHANNEL_DESTROYED) [[unlikely]]
 			return -ESTALE;
 		if (state >= CHANNEL_RECOV) [[unlikely]] {
-			const int rc = ring_consume_recovered(ch->r, static_cast<u32>(me), LEFT, look, use);
+			const i64 rc = ring_consume_recovered(ch->r, static_cast<u32>(me), LEFT, look, use);
 			if (rc != -EAGAIN)
-				return rc;
+				return static_cast<int>(rc);
 		}
-		return ring_consume(ch->r, static_cast<u32>(me), LEFT, look, use);
+		return static_cast<int>(ring_consume(ch->r, static_cast<u32>(me), LEFT, look, use));
 	};
 	const int rc = attempt();
 	if (rc != -EAGAIN || timeout_ns == CH_TRY) [[likely]]
@@ -272,29 +285,72 @@ static void clear(ch_message *msg) noexcept
 
 using namespace ch::core;
 
-int ch_channel_send(struct ch_channel *ch, const void *buf, size_t len, int64_t timeout_ns)
+// All that is not the common case.
+[[gnu::noinline]] static int send_any(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) noexcept
 {
-	if (!ch || (!buf && len > 0)) [[unlikely]]
+	if (!ch || (!buf && len > 0))
 		return fail(-EINVAL, "channel: NULL");
 	return len <= ch->r.inline_max ? send_inline(ch, buf, len, timeout_ns) : send_large(ch, buf, len, timeout_ns);
 }
 
-ssize_t ch_channel_recv(struct ch_channel *ch, void *buf, size_t cap, int64_t timeout_ns)
+[[gnu::noinline]] static ssize_t recv_any(ch_channel *ch, void *buf, u64 cap, i64 timeout_ns) noexcept
 {
 	incoming in;
 
-	if (!ch || (!buf && cap > 0)) [[unlikely]]
+	if (!ch || (!buf && cap > 0))
 		return fail(-EINVAL, "channel: NULL");
 	in.buf = buf;
 	in.cap = cap;
 	in.msg = nullptr;
 	const int rc = receive(ch, timeout_ns, in);
-	if (rc == 0) [[likely]] {
+	if (rc == 0) {
 		if (in.kind == KIND_BLOCK)
 			pool_free(ch->pool, in.block);
 		return static_cast<ssize_t>(in.len);
 	}
-	return rc > 0 ? leave_message(ch, in.refused) : refuse(ch, rc);
+	return rc == LEFT ? leave_message(ch, in.refused) : refuse(ch, rc);
+}
+
+// The common case of both calls runs straight through: a short message, at the ticket we expect, nobody asleep.
+int ch_channel_send(struct ch_channel *ch, const void *buf, size_t len, int64_t timeout_ns)
+{
+	if (!ch || !buf || len - 1 >= SHORT || len > ch->r.inline_max || stopped(ch, STOP_SEND)) [[unlikely]]
+		return send_any(ch, buf, len, timeout_ns);
+	const u32 me = ch->me.load(relaxed); // as in channel_me()
+	if (me == NOBODY) [[unlikely]]
+		return send_any(ch, buf, len, timeout_ns);
+	return static_cast<int>(ring_publish_at(
+		ch->r, me, ch->r.send_at.load(relaxed), // private hint
+		[buf, len](slot &s) INLINE_LAMBDA {
+			s.len = static_cast<u32>(len);
+			s.kind = KIND_INLINE;
+			copy_short(s.data, buf, len);
+		},
+		[=](u64, u64) INLINE_LAMBDA { return static_cast<i64>(send_any(ch, buf, len, timeout_ns)); }));
+}
+
+ssize_t ch_channel_recv(struct ch_channel *ch, void *buf, size_t cap, int64_t timeout_ns)
+{
+	if (!ch || !buf || ch->r.h->state.load(relaxed) != 0) [[unlikely]] // as in receive()
+		return recv_any(ch, buf, cap, timeout_ns);
+	const u32 me = ch->me.load(relaxed); // as in channel_me()
+	if (me == NOBODY) [[unlikely]]
+		return recv_any(ch, buf, cap, timeout_ns);
+	const u64 max = cap < ch->r.inline_max ? cap : ch->r.inline_max;
+	u64 len = 0;
+	auto slowly = [=](auto...) INLINE_LAMBDA { return static_cast<i64>(recv_any(ch, buf, cap, timeout_ns)); };
+	return ring_consume_at(
+		ch->r, me, ch->r.recv_at.load(relaxed), // private hint
+		[&len, max](const slot &s) INLINE_LAMBDA {
+			len = s.len;
+			return s.kind == KIND_INLINE && len <= max && len <= SHORT ? verdict::take : verdict::leave;
+		},
+		[&len, buf](const slot &s) INLINE_LAMBDA {
+			copy_short(buf, s.data, len);
+			CH_CRASH_POINT(recv_copied);
+			return static_cast<i64>(len);
+		},
+		slowly, slowly);
 }
 
 int ch_channel_take(struct ch_channel *ch, int64_t timeout_ns, struct ch_message *out_msg)

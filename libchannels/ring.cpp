@@ -194,12 +194,28 @@ int ring_no_message(ring &r, u32 me, u64 &t, u64 claim, u64 w) noexcept
 	return damaged(r.recv_at, claim);
 }
 
-void ring_pass_on(const ring &r, u64 t) noexcept
+// ---- waking
+
+i64 ring_sent(const ring &r, u64 t) noexcept
 {
+	event_notify(r.h->not_empty, 1);
+	CH_CRASH_POINT(send_notified);
+	if (!event_is_quiet(r.h->not_full) && ring_is_at(r, t + TICKET, S_EMPTY))
+		event_wake(r.h->not_full, 1); // pass the baton: the room is more than one message's
+	return 0;
+}
+
+i64 ring_delivered(const ring &r, u64 t, i64 result) noexcept
+{
+	event_notify(r.h->not_full, 1);
+	CH_CRASH_POINT(recv_notified);
+	if (event_is_quiet(r.h->not_empty))
+		return result;
 	if (r.h->state.load(relaxed) & CHANNEL_CLOSING) // set before close() woke everybody
 		event_wake(r.h->not_empty, EVERYBODY);
 	else if (ring_is_at(r, t + TICKET, S_FULL))
 		event_wake(r.h->not_empty, 1); // pass the baton
+	return result;
 }
 
 // ---- recovery

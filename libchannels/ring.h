@@ -80,7 +80,7 @@ bool ring_claim_recovered(const ring &r, u64 ticket, u32 me) noexcept;
 
 // What to do at a ticket that cannot be claimed as it stands. They return RING_AGAIN to look at ticket t, which may have
 // moved, once more.
-inline constexpr int RING_AGAIN = 1;
+inline constexpr int RING_AGAIN = INT_MIN;
 int ring_no_room(ring &r, u64 &t, u64 claim, u64 w) noexcept;             // else -EAGAIN, -EPIPE, -EPROTO
 int ring_no_message(ring &r, u32 me, u64 &t, u64 claim, u64 w) noexcept;  // else -EAGAIN, -EPIPE, -EPROTO
 
@@ -91,47 +91,62 @@ inline bool ring_is_at(const ring &r, u64 ticket, slot_state s) noexcept
 
 inline u64 ring_guard(const ring &r) noexcept { return 4 * r.mask + 68; } // damaged words must not keep us for ever
 
+// Whether nobody may sleep on either side: a look at one line that both sides have in their caches.
+inline bool ring_is_quiet(const ring &r) noexcept
+{
+	std::atomic_signal_fence(seq_cst); // the compiler keeps the order too
+	// [E2] pairs with [E1] in event.h: relaxed, because the waiter's barrier orders it.
+	return !((r.h->not_empty.v.load(relaxed) | r.h->not_full.v.load(relaxed)) & (EVENT_ARMED | EVENT_SLEEPY)) &&
+	       !event_always_fence;
+}
+
+// After a commit or delivery of ticket t where it is not quiet: wakes who waits for it, and passes the baton to who
+// waits for the next. They return result, to be the last thing that a message path does.
+i64 ring_sent(const ring &r, u64 t) noexcept; // 0
+i64 ring_delivered(const ring &r, u64 t, i64 result) noexcept;
+
 /*
- * ring_publish - send one message: fill(slot) writes it between claim and commit.
+ * ring_publish_at - try to send one message as ticket t: fill(slot) writes it between claim and commit.
  *
- * Returns 0, -EAGAIN (full), -EPIPE (sealed), -EPROTO (damaged).
+ * Returns 0; where the ticket cannot be claimed, what otherwise(claim word, slot word) returns.
  */
-template <class Fill>
-[[gnu::always_inline]] inline int ring_publish(ring &r, u32 me, Fill fill) noexcept
+template <class Fill, class Otherwise>
+[[gnu::always_inline]] inline i64 ring_publish_at(ring &r, u32 me, u64 t, Fill fill, Otherwise otherwise) noexcept
+{
+	const u64 i = r.index(t);
+	u64 x = r.p[i].load(acquire); // [C2] pairs with [C1]
+	slot &s = r.at(i);
+	// [A2] pairs with [R2]: the last reader is done with the slot before it is EMPTY.
+	const u64 w = s.w.load(acquire);
+
+	if (ahead(x, t) >= TICKET || w != (t | S_EMPTY)) [[unlikely]]
+		return otherwise(x, w);
+	CH_CRASH_POINT(send_found);
+	// [C1] pairs with [C2]: a claim carries along what its owner saw, the EMPTY of this ticket above all.
+	if (!r.p[i].compare_exchange_strong(x, (t + r.lap) | me, acq_rel, relaxed)) [[unlikely]]
+		return otherwise(x, w);
+	CH_CRASH_POINT(send_claimed);
+	r.send_at.store(t + TICKET, relaxed); // private hint
+	if ((t & HINT_MASK) == HINT_MASK)
+		r.h->tail.store(t + TICKET, release); // [H1] pairs with [H2]
+	CH_CRASH_POINT(send_hinted);
+	fill(s);
+	CH_CRASH_POINT(send_copied);
+	// [R1] pairs with [A1]: the message is whole before its slot says so. This is the commit.
+	s.w.store(t | S_FULL, release);
+	CH_CRASH_POINT(send_committed);
+	return ring_is_quiet(r) ? 0 : ring_sent(r, t);
+}
+
+// The same from our hint on, until it is sent. Returns 0, -EAGAIN (full), -EPIPE (sealed), -EPROTO (damaged).
+template <class Fill> inline int ring_publish(ring &r, u32 me, Fill fill) noexcept
 {
 	u64 t = r.send_at.load(relaxed); // private hint
 
 	for (u64 guard = ring_guard(r); guard > 0; guard--) {
-		const u64 i = r.index(t);
-		u64 x = r.p[i].load(acquire); // [C2] pairs with [C1]
-		slot &s = r.at(i);
-		// [A2] pairs with [R2]: the last reader is done with the slot before it is EMPTY.
-		const u64 w = s.w.load(acquire);
-		if (ahead(x, t) >= TICKET || w != (t | S_EMPTY)) [[unlikely]] {
-			const int rc = ring_no_room(r, t, x, w);
-			if (rc != RING_AGAIN)
-				return rc;
-			continue;
-		}
-		CH_CRASH_POINT(send_found);
-		// [C1] pairs with [C2]: a claim carries along what its owner saw, the EMPTY of this ticket above all.
-		if (!r.p[i].compare_exchange_strong(x, (t + r.lap) | me, acq_rel, relaxed))
-			continue;
-		CH_CRASH_POINT(send_claimed);
-		r.send_at.store(t + TICKET, relaxed);
-		if ((t & HINT_MASK) == HINT_MASK)
-			r.h->tail.store(t + TICKET, release); // [H1] pairs with [H2]
-		CH_CRASH_POINT(send_hinted);
-		fill(s);
-		CH_CRASH_POINT(send_copied);
-		// [R1] pairs with [A1]: the message is whole before its slot says so. This is the commit.
-		s.w.store(t | S_FULL, release);
-		CH_CRASH_POINT(send_committed);
-		event_notify(r.h->not_empty, 1);
-		CH_CRASH_POINT(send_notified);
-		if (!event_is_quiet(r.h->not_full) && ring_is_at(r, t + TICKET, S_EMPTY)) [[unlikely]]
-			event_wake(r.h->not_full, 1); // pass the baton: the room is more than one message's
-		return 0;
+		const i64 rc = ring_publish_at(r, me, t, fill, [&](u64 x, u64 w) { return i64{ring_no_room(r, t, x, w)}; });
+		if (rc != RING_AGAIN)
+			return static_cast<int>(rc);
 	}
 	return -EAGAIN;
 }
@@ -139,73 +154,73 @@ template <class Fill>
 // What look(slot) says of a message before it is claimed.
 enum class verdict { take, leave, damaged };
 
-// Wakes who else has reason to look at the ring after the delivery of ticket t.
-void ring_pass_on(const ring &r, u64 t) noexcept;
-
 // The second half of a receive: the claim is ours.
 template <class Use>
-[[gnu::always_inline]] inline int ring_deliver(const ring &r, slot &s, u64 t, bool is_good, Use use) noexcept
+[[gnu::always_inline]] inline i64 ring_deliver(const ring &r, slot &s, u64 t, bool is_good, Use use) noexcept
 {
-	const int rc = is_good ? use(s) : -EPROTO;
+	const i64 result = is_good ? use(s) : -EPROTO;
 
 	// [R2] pairs with [A2]: we are done reading before the slot is free. This is the delivery.
 	s.w.store((t + r.lap) | S_EMPTY, release);
 	CH_CRASH_POINT(recv_delivered);
-	event_notify(r.h->not_full, 1);
-	CH_CRASH_POINT(recv_notified);
-	if (!event_is_quiet(r.h->not_empty)) [[unlikely]]
-		ring_pass_on(r, t);
-	return rc;
+	return ring_is_quiet(r) ? result : ring_delivered(r, t, result);
 }
 
 /*
- * ring_consume - receive the oldest message: look(slot) says what to do with it, use(slot) reads it.
+ * ring_consume_at - try to receive ticket t: look(slot) says what to do with it, use(slot) reads it.
  *
- * refused     what to return when look says leave.
- *
- * Returns what use returns, -EAGAIN (empty), refused, -EPIPE (sealed), -EPROTO (damaged; the message is dropped).
+ * Returns what use returns, or -EPROTO (damaged; the message is dropped). Where look says leave, what left() returns;
+ * where the ticket cannot be claimed, what otherwise(claim word, slot word) returns.
  */
-template <class Look, class Use>
-[[gnu::always_inline]] inline int ring_consume(ring &r, u32 me, int refused, Look look, Use use) noexcept
+template <class Look, class Use, class Left, class Otherwise>
+[[gnu::always_inline]] inline i64 ring_consume_at(ring &r, u32 me, u64 t, Look look, Use use, Left left,
+						  Otherwise otherwise) noexcept
+{
+	const u64 i = r.index(t);
+	u64 x = r.q[i].load(acquire); // [C2] pairs with [C1]
+	slot &s = r.at(i);
+	// [A1] pairs with [R1]: a FULL slot's message is whole.
+	const u64 w = s.w.load(acquire);
+
+	if (ahead(x, t) >= TICKET || w != (t | S_FULL))
+		return otherwise(x, w);
+	const verdict v = look(s);
+	CH_CRASH_POINT(recv_found);
+	if (v == verdict::leave) [[unlikely]] {
+		r.recv_at.store(t, relaxed); // private hint
+		if (r.q[i].load(acquire) == x && s.w.load(acquire) == w) // [C2], [A1]: what was seen was this message
+			return left();
+		return otherwise(x, w);
+	}
+	// [C1] pairs with [C2]. That it succeeds proves that the slot was FULL(t) when look saw it.
+	if (!r.q[i].compare_exchange_strong(x, (t + r.lap) | me, acq_rel, relaxed)) [[unlikely]]
+		return otherwise(x, w);
+	CH_CRASH_POINT(recv_claimed);
+	r.recv_at.store(t + TICKET, relaxed); // private hint
+	if ((t & HINT_MASK) == HINT_MASK)
+		r.h->head.store(t + TICKET, release); // [H1] pairs with [H2]
+	CH_CRASH_POINT(recv_hinted);
+	return ring_deliver(r, s, t, v == verdict::take, use);
+}
+
+// The same for the oldest message: refused if look says leave, -EAGAIN (empty), -EPIPE (sealed).
+template <class Look, class Use> inline i64 ring_consume(ring &r, u32 me, int refused, Look look, Use use) noexcept
 {
 	u64 t = r.recv_at.load(relaxed); // private hint
 
 	for (u64 guard = ring_guard(r); guard > 0; guard--) {
-		const u64 i = r.index(t);
-		u64 x = r.q[i].load(acquire); // [C2] pairs with [C1]
-		slot &s = r.at(i);
-		// [A1] pairs with [R1]: a FULL slot's message is whole.
-		const u64 w = s.w.load(acquire);
-		if (ahead(x, t) >= TICKET || w != (t | S_FULL)) {
-			const int rc = ring_no_message(r, me, t, x, w);
-			if (rc != RING_AGAIN)
-				return rc;
-			continue;
-		}
-		const verdict v = look(s);
-		CH_CRASH_POINT(recv_found);
-		if (v == verdict::leave) [[unlikely]] {
-			if (r.q[i].load(acquire) != x || s.w.load(acquire) != w) // [C2], [A1]: it was another's
-				continue;
-			r.recv_at.store(t, relaxed);
-			return refused;
-		}
-		// [C1] pairs with [C2]. That it succeeds proves that the slot was FULL(t) when look saw it.
-		if (!r.q[i].compare_exchange_strong(x, (t + r.lap) | me, acq_rel, relaxed))
-			continue;
-		CH_CRASH_POINT(recv_claimed);
-		r.recv_at.store(t + TICKET, relaxed);
-		if ((t & HINT_MASK) == HINT_MASK)
-			r.h->head.store(t + TICKET, release); // [H1] pairs with [H2]
-		CH_CRASH_POINT(recv_hinted);
-		return ring_deliver(r, s, t, v == verdict::take, use);
+		const i64 rc = ring_consume_at(
+			r, me, t, look, use, [refused] { return i64{refused}; },
+			[&](u64 x, u64 w) { return i64{ring_no_message(r, me, t, x, w)}; });
+		if (rc != RING_AGAIN)
+			return rc;
 	}
 	return -EAGAIN;
 }
 
 // The same for messages that dead readers left; to be called first when the state word counts some. -EAGAIN: none.
 template <class Look, class Use>
-[[gnu::noinline]] int ring_consume_recovered(ring &r, u32 me, int refused, Look look, Use use) noexcept
+[[gnu::noinline]] i64 ring_consume_recovered(ring &r, u32 me, int refused, Look look, Use use) noexcept
 {
 	u64 t;
 
