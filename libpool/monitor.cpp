@@ -128,7 +128,7 @@ void core::settle(const ch_exit &e, std::vector<ticket> &out)
 	record &r = recs_[t.slot];
 	std::atomic<std::uint64_t> &state = room_->slot_at(t.slot).state;
 	std::uint64_t waiting = queued(t.serial);
-	// Acquire/release as in worker.cpp [B2]: it may be won by a living worker, or void from here on.
+	// [B2] pairs with [B2] in worker.cpp: a living worker has won it, or it is void from here on.
 	if (state.compare_exchange_strong(waiting, 0, std::memory_order_acq_rel))
 		return again(r, t.slot, out);
 	if (waiting != running(t.serial, w))

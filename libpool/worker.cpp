@@ -147,7 +147,7 @@ void worker::run(ticket t)
 		throw error(EPROTO, "pool: damaged ticket");
 	slot &s = room_.slot_at(t.slot);
 	std::uint64_t waiting = queued(t.serial);
-	// [B2] acquire: the slot's bytes, with the ticket; release: nothing of ours. Losing means that the ticket is void.
+	// [B2] pairs with [B2] in monitor.cpp: one of us has this serial. Losing means that the ticket is void.
 	if (!s.state.compare_exchange_strong(waiting, running(t.serial, me_), std::memory_order_acq_rel))
 		return;
 	result_kind kind = result_kind::value;

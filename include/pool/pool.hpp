@@ -64,7 +64,8 @@ public:
 			      "std::string, spans as std::vector");
 		using R = detail::result_of<Fn, A...>;
 		const detail::shipped<Fn> fn(f);
-		detail::draft d(core(), detail::call_name<Fn, archive::carrier_t<A>...>(), archive::size(fn, detail::as_sent(args)...));
+		const std::size_t len = archive::size(fn, detail::as_sent(args)...);
+		detail::draft d(core(), detail::call_name<Fn, archive::carrier_t<A>...>(), len);
 
 		archive::write(d.room(), fn, detail::as_sent(args)...);
 		return future<R>(d.commit());

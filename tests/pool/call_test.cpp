@@ -125,7 +125,7 @@ static std::vector<unsigned char> filled(std::size_t len)
 
 Test(pool_call, arguments_and_results_of_every_size_arrive_whole)
 {
-	// Around what fits into a slot, a result message, a page, a piece; and the sizes named in the issue.
+	// Around what fits into a slot, a result message, a page, a piece; and large ones.
 	const std::size_t lens[] = {0,	 1,    100,  103,	104,	 111,	 112,	    113,     200,   214,
 				    215, 216,  223,  224,	225,	 256,	 4032,	    4096,    65536, 262144,
 				    300000,    1 << 20, 5 << 20, 16 << 20};
