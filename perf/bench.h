@@ -149,6 +149,7 @@ struct sample {
 	double value = 0;        // ns for a latency, messages/s or bytes/s for a rate
 	double p50 = 0, p99 = 0; // ns, latencies only
 	std::string error{};
+	bool is_starved = false; // nothing could be measured: a process did not get a processor in its time
 };
 using measurement = std::function<sample()>;
 

@@ -210,12 +210,13 @@ sample copy_bandwidth(std::size_t len)
 
 // ---- the pool's blocks
 
+// Returns 0 if the process was kept waiting until the time was over.
 double alloc_free_ns(member &me, ch_pool *pool, std::size_t len)
 {
 	deadlines until;
-	std::uint64_t nr = 0, start = 0;
+	std::uint64_t nr = 0, start = 0, now;
 
-	for (std::uint64_t now = ticks(); now < until.end; now = ticks()) {
+	while ((now = ticks()) < until.end) {
 		if (!start && now > until.warm) {
 			start = now;
 			nr = 0;
@@ -229,7 +230,7 @@ double alloc_free_ns(member &me, ch_pool *pool, std::size_t len)
 				me.fail("ch_pool_free", rc);
 		}
 	}
-	return static_cast<double>(ticks() - start) / ticks_per_ns() / static_cast<double>(nr);
+	return start ? static_cast<double>(now - start) / ticks_per_ns() / static_cast<double>(nr) : 0;
 }
 
 sample alloc_free(std::size_t len)
@@ -244,6 +245,7 @@ sample alloc_free(std::size_t len)
 			*ns = alloc_free_ns(me, ch_channel_get_pool(ch.get()), len);
 		});
 		s.value = *ns;
+		s.is_starved = s.value <= 0;
 		return s;
 	});
 }

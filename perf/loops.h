@@ -282,11 +282,10 @@ template <class Port> void read_in_place(member &me, Port &port, std::size_t len
 		if (stamp != nr) [[unlikely]]
 			me.fail("a message was lost, doubled or out of order");
 		mine.nr++;
-		mine.timed++;
-		if (!mine.start_ns && ticks() > until.warm) {
+		if (mine.start_ns)
+			mine.timed++;
+		else if (ticks() > until.warm)
 			mine.start_ns = now_ns();
-			mine.timed = 0;
-		}
 	}
 	mine.end_ns = now_ns();
 }
