@@ -33,6 +33,12 @@ struct options {
 	std::vector<std::string> paths;
 };
 
+// Every worker and this process use a dictionary; one that was killed keeps its place until the next one comes.
+unsigned clients(const options &o)
+{
+	return 2 * o.workers + 8;
+}
+
 struct group {
 	std::uint32_t number = 0;
 	std::vector<piece> pieces;
@@ -164,7 +170,7 @@ std::size_t table_memory(std::uint64_t bytes, std::size_t tables)
 {
 	constexpr std::uint64_t little = 32 << 20;
 
-	return (8 << 20) + 2 * std::min(bytes, little) + (bytes > little ? bytes - little : 0) + tables * 512;
+	return (2 << 20) + 2 * std::min(bytes, little) + (bytes > little ? bytes - little : 0) + tables * 512;
 }
 
 struct result {
@@ -202,19 +208,20 @@ total_dict make_totals(ch::pool &pool, const options &o, const table_dict &table
 	const std::uint64_t words = pool.submit(measure_part{tables, groups}, 0u).get();
 
 	return total_dict({.managers = o.managers,
-			   .memory = o.memory ? o.memory : (8 << 20) + (words + words / 4 + 64) * parts * 128});
+			   .memory = o.memory ? o.memory : (2 << 20) + (words + words / 4 + 64) * parts * 128,
+			   .max_clients = clients(o)});
 }
 
 result run_job(const options &o, const std::vector<group> &groups, std::uint64_t bytes)
 {
 	const auto begin = std::chrono::steady_clock::now();
-	const unsigned workers = o.workers ? o.workers : ch::usable_cpus();
 	const auto parts = static_cast<std::uint32_t>(
-		std::clamp<std::uint64_t>(bytes / (1 << 20), 2 * workers, std::max(2 * workers, 64u)));
+		std::clamp<std::uint64_t>(bytes >> 20, 2 * o.workers, std::max(2 * o.workers, 64u)));
 	const auto nr = static_cast<std::uint32_t>(groups.size());
-	const table_dict tables(
-		{.managers = o.managers, .memory = o.memory ? o.memory : table_memory(bytes, groups.size() * parts)});
-	ch::pool pool({.workers = workers, .max_attempts = o.chaos ? 1000000u : 3u, .name = "wordfreq"});
+	const table_dict tables({.managers = o.managers,
+				 .memory = o.memory ? o.memory : table_memory(bytes, groups.size() * parts),
+				 .max_clients = clients(o)});
+	ch::pool pool({.workers = o.workers, .max_attempts = o.chaos ? 1000000u : 3u, .name = "wordfreq"});
 	std::optional<monkey> chaos;
 	result r;
 
@@ -227,7 +234,6 @@ result run_job(const options &o, const std::vector<group> &groups, std::uint64_t
 	std::vector<std::uint32_t> all_parts(parts);
 
 	std::iota(all_parts.begin(), all_parts.end(), 0u);
-
 	for (const std::uint64_t n : pool.map(sum_part{tables, r.totals, nr}, all_parts)) {
 		stop_if_interrupted();
 		r.different += n;
@@ -305,8 +311,7 @@ void report(const options &o, const result &r)
 		    static_cast<unsigned long long>(r.sum.files), mb, static_cast<unsigned long long>(r.sum.words),
 		    static_cast<unsigned long long>(r.different), static_cast<unsigned long long>(r.sum.binary));
 	std::printf("%.2f s: %.0f files/s, %.1f MB/s, with %u workers and %u managers\n", r.seconds,
-		    static_cast<double>(r.sum.files) / r.seconds, mb / r.seconds,
-		    o.workers ? o.workers : ch::usable_cpus(), r.totals.managers());
+		    static_cast<double>(r.sum.files) / r.seconds, mb / r.seconds, o.workers, r.totals.managers());
 	if (o.chaos)
 		std::printf("chaos: %u workers killed on the way\n", r.killed);
 }
@@ -357,6 +362,7 @@ int main(int argc, char **argv)
 	app.add_option("DIR", o.paths, "Directories or files")->required();
 	CLI11_PARSE(app, argc, argv);
 	o.memory <<= 20;
+	o.workers = o.workers ? o.workers : ch::usable_cpus();
 	std::signal(SIGINT, [](int) { is_interrupted = true; });
 	std::signal(SIGTERM, [](int) { is_interrupted = true; });
 	try {
