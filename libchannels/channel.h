@@ -28,10 +28,9 @@ struct incoming {
 	ch_message *msg;                // take: what to fill in; NULL for recv
 	const block_place *scratch;     // take: for a message that travelled in the ring and is too long for msg
 	u64 len;                        // as read from the slot, once
-	u32 kind;
+	bool is_block;
 	int refused;                    // why it was left: -ENOBUFS, or -ENOSPC for "bring a scratch block"
-	block_ref ref;
-	block_place block;              // of a KIND_BLOCK message
+	block_place block;              // if is_block
 };
 
 int channel_me_slow(ch_channel *ch) noexcept;

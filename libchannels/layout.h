@@ -142,13 +142,15 @@ static_assert(offsetof(channel_header, not_empty) == 64 && offsetof(channel_head
 inline constexpr u64 TICKET = u64{1} << OWNER_BITS;
 
 enum slot_state : u32 { S_EMPTY, S_FULL, S_TOMB, S_RECOV };
-enum slot_kind : u32 { KIND_INLINE = 1, KIND_BLOCK = 2 };
+
+// What a slot holds: the length of the message, and whether it lies in a block. Read before the claim, when a sender of
+// the next ticket may be at it already; the claim then fails. So it is a shared word like the others.
+inline constexpr u64 IN_BLOCK = u64{1} << 63;
 
 struct slot {
 	shared<u64> w;
-	u32 len;
-	u32 kind;
-	u8 data[48]; // or more: stride - 16 bytes. For KIND_BLOCK: struct block_ref
+	shared<u64> what; // length, IN_BLOCK
+	u8 data[48];      // or more: stride - 16 bytes. With IN_BLOCK: struct block_ref
 };
 static_assert(sizeof(slot) == 64, "shared layout: bump LAYOUT_VERSION");
 inline constexpr u32 SLOT_HEAD = 16;

@@ -87,8 +87,7 @@ template <class Fill>
 
 static void fill_inline(slot &s, const void *buf, u64 len) noexcept
 {
-	s.len = static_cast<u32>(len);
-	s.kind = KIND_INLINE;
+	s.what.store(len, relaxed); // published by the slot word
 	copy(s.data, buf, len);
 }
 
@@ -110,10 +109,8 @@ static int send_block(ch_channel *ch, const block_place &b, u64 len, i64 timeout
 		// If we die before the commit, the slot becomes a tombstone and SENDING says that the block is free.
 		b.word->store(block_word(ref.tag, B_SENDING, ch->me.load(relaxed)), release); // [B1] pairs with [B2]
 		CH_CRASH_POINT(send_block_marked);
-		s.len = static_cast<u32>(len);
-		s.kind = KIND_BLOCK;
+		s.what.store(len | IN_BLOCK, relaxed); // published by the slot word
 		std::memcpy(s.data, &ref, sizeof(ref));
-		std::memcpy(s.data + sizeof(ref), &len, sizeof(len));
 	});
 }
 
@@ -163,20 +160,15 @@ static int send_large(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) 
 // Reads what a slot says of its message, once, and whether the caller can have it.
 [[gnu::always_inline]] static inline verdict look_at(const ch_channel *ch, const slot &s, incoming &in) noexcept
 {
-	in.len = s.len;
-	in.kind = s.kind;
-	if (in.kind == KIND_INLINE) {
-		if (in.len > ch->r.inline_max) [[unlikely]]
-			return verdict::damaged;
-		if (in.msg && in.len > SMALL && !in.scratch) [[unlikely]] {
-			in.refused = -ENOSPC;
-			return verdict::leave;
-		}
-	} else {
-		std::memcpy(&in.ref, s.data, sizeof(in.ref));
-		std::memcpy(&in.len, s.data + sizeof(in.ref), sizeof(in.len));
-		if (in.kind != KIND_BLOCK || !block_find(ch->pool->map, in.ref.index, in.block) || in.len > in.block.len)
-			return verdict::damaged;
+	const u64 what = s.what.load(relaxed); // the claim tells whether it was this message's
+
+	in.len = what & ~IN_BLOCK;
+	in.is_block = what & IN_BLOCK;
+	if (!in.is_block && in.len > ch->r.inline_max) [[unlikely]]
+		return verdict::damaged;
+	if (!in.is_block && in.msg && in.len > SMALL && !in.scratch) [[unlikely]] {
+		in.refused = -ENOSPC;
+		return verdict::leave;
 	}
 	if (!in.msg && in.len > in.cap) [[unlikely]] {
 		in.refused = -ENOBUFS;
@@ -188,14 +180,21 @@ static int send_large(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) 
 // Between claim and delivery: what is copied now is delivered to somebody else if we die before the delivery.
 [[gnu::always_inline]] static inline int use_it(const ch_channel *ch, u32 me, const slot &s, incoming &in) noexcept
 {
-	if (in.kind == KIND_INLINE) {
+	block_ref ref;
+
+	if (!in.is_block) {
 		copy(in.msg && in.len > SMALL ? in.scratch->addr : in.msg ? in.msg->small_ : in.buf, s.data, in.len);
 		CH_CRASH_POINT(recv_copied);
 		return 0;
 	}
-	if (!block_take(ch->pool->map, in.ref, me, in.block))
+	std::memcpy(&ref, s.data, sizeof(ref));
+	if (!block_take(ch->pool->map, ref, me, in.block))
 		return -EPROTO;
 	CH_CRASH_POINT(recv_block_taken);
+	if (in.len > in.block.len) { // the block is ours now; who sent it lied
+		block_free(ch->pool->map, in.block, me);
+		return -EPROTO;
+	}
 	if (!in.msg)
 		std::memcpy(in.buf, in.block.addr, in.len);
 	return 0;
@@ -239,7 +238,7 @@ static int take_with_scratch(ch_channel *ch, incoming &in, block_place &scratch)
 		return rc;
 	in.scratch = &scratch;
 	rc = receive(ch, CH_TRY, in); // we were woken for it; if another took it, the caller waits again
-	if (rc != 0 || in.kind != KIND_INLINE || in.len <= SMALL)
+	if (rc != 0 || in.is_block || in.len <= SMALL)
 		pool_free(ch->pool, scratch);
 	in.scratch = rc == 0 ? in.scratch : nullptr;
 	return rc;
@@ -254,7 +253,7 @@ static int leave_message(ch_channel *ch, int rc) noexcept
 
 static void fill_message(ch_message *msg, const incoming &in) noexcept
 {
-	const block_place *b = in.kind == KIND_BLOCK ? &in.block : in.len > SMALL ? in.scratch : nullptr;
+	const block_place *b = in.is_block ? &in.block : in.len > SMALL ? in.scratch : nullptr;
 
 	msg->data = b ? static_cast<void *>(b->addr) : msg->small_;
 	msg->len = in.len;
@@ -304,7 +303,7 @@ using namespace ch::core;
 	in.msg = nullptr;
 	const int rc = receive(ch, timeout_ns, in);
 	if (rc == 0) {
-		if (in.kind == KIND_BLOCK)
+		if (in.is_block)
 			pool_free(ch->pool, in.block);
 		return static_cast<ssize_t>(in.len);
 	}
@@ -322,8 +321,7 @@ int ch_channel_send(struct ch_channel *ch, const void *buf, size_t len, int64_t 
 	return static_cast<int>(ring_publish_at(
 		ch->r, me, ch->r.send_at.load(relaxed), // private hint
 		[buf, len](slot &s) INLINE_LAMBDA {
-			s.len = static_cast<u32>(len);
-			s.kind = KIND_INLINE;
+			s.what.store(len, relaxed); // published by the slot word
 			copy_short(s.data, buf, len);
 		},
 		[=](u64, u64) INLINE_LAMBDA { return static_cast<i64>(send_any(ch, buf, len, timeout_ns)); }));
@@ -336,14 +334,14 @@ ssize_t ch_channel_recv(struct ch_channel *ch, void *buf, size_t cap, int64_t ti
 	const u32 me = ch->me.load(relaxed); // as in channel_me()
 	if (me == NOBODY) [[unlikely]]
 		return recv_any(ch, buf, cap, timeout_ns);
-	const u64 max = cap < ch->r.inline_max ? cap : ch->r.inline_max;
+	const u64 room = cap < ch->r.inline_max ? cap : ch->r.inline_max, max = room < SHORT ? room : SHORT;
 	u64 len = 0;
 	auto slowly = [=](auto...) INLINE_LAMBDA { return static_cast<i64>(recv_any(ch, buf, cap, timeout_ns)); };
 	return ring_consume_at(
 		ch->r, me, ch->r.recv_at.load(relaxed), // private hint
 		[&len, max](const slot &s) INLINE_LAMBDA {
-			len = s.len;
-			return s.kind == KIND_INLINE && len <= max && len <= SHORT ? verdict::take : verdict::leave;
+			len = s.what.load(relaxed); // the claim tells whether it was this message's
+			return len <= max ? verdict::take : verdict::leave;
 		},
 		[&len, buf](const slot &s) INLINE_LAMBDA {
 			copy_short(buf, s.data, len);

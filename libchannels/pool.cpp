@@ -127,6 +127,7 @@ static int pool_create(const ch_pool_attr &a, ch_pool **out) noexcept
 
 	sa.len = a.len;
 	sa.max_peers = a.max_peers;
+	sa.flags = a.flags;
 	if (!seg)
 		rc = ch_segment_create(&sa, &seg);
 	else if (seg->hdr->state.load(relaxed) == SEGMENT_DESTROYED) // a flag
@@ -255,8 +256,10 @@ int ch_pool_create(const struct ch_pool_attr *attr, struct ch_pool **out_pool)
 		return rc;
 	if (!out_pool)
 		return fail(-EINVAL, "pool: out_pool is NULL");
-	if (a.segment && (a.len || a.max_peers))
-		return fail(-EINVAL, "pool: len and max_peers are the segment's");
+	if (a.segment && (a.len || a.max_peers || a.flags))
+		return fail(-EINVAL, "pool: len, max_peers and flags are the segment's");
+	if (a.reserved)
+		return fail(-EINVAL, "pool: reserved is not 0");
 	if (!a.segment && a.len && a.len < MIN_POOL)
 		return fail(-EINVAL, "pool: under %llu bytes", static_cast<unsigned long long>(MIN_POOL));
 	registry_lock lock;

@@ -253,11 +253,12 @@ bool ring_claim_recovered(const ring &r, u64 ticket, u32 me) noexcept
 	return true;
 }
 
+// Of a slot that cannot change under us.
 static bool read_ref(const ring &r, u64 i, block_ref &out) noexcept
 {
 	const slot &s = r.at(i);
 
-	if (s.kind != KIND_BLOCK)
+	if (!(s.what.load(relaxed) & IN_BLOCK)) // published by the slot word
 		return false;
 	std::memcpy(&out, s.data, sizeof(out));
 	return true;

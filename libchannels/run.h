@@ -2,10 +2,10 @@
 // run.h - runs of pages, and blocks in them: where a pool's memory comes from.
 //
 // A run is a number of neighbouring pages that hold blocks of one size class: eight or more small ones, or one large
-// one; where pages are short, a tight run of as few pages as hold one block. No list links them: a page word says what each page is, a block word says what each block is, and
-// both are changed by one compare-and-swap that names who does it. Free blocks keep their run, so that the next
-// allocation of the same class takes one compare-and-swap; runs whose blocks are all free are dissolved when
-// pages are short.
+// one; where pages are short, a tight run of as few pages as hold one block. No list links them: a page word says what
+// each page is, a block word says what each block is, and both are changed by one compare-and-swap that names who does
+// it. Free blocks keep their run, so that the next allocation of the same class takes one compare-and-swap; runs whose
+// blocks are all free are dissolved when pages are short.
 #pragma once
 #include "layout.h"
 #include <cstring>

@@ -280,9 +280,11 @@ static int create_object(const ch_segment_attr &a, u64 id, u8 **out_base, u64 *o
 	if (fd < 0)
 		return errno == EEXIST ? fail(-EEXIST, "segment %s: a segment has this name", a.name ? a.name : path) :
 					 fail(-errno, "segment: cannot create %s in /dev/shm", path);
+	if (a.flags & CH_ANONYMOUS)
+		shm_unlink(path);
 	const int rc = map_new(fd, total, out_base);
 	close(fd);
-	if (rc < 0)
+	if (rc < 0 && !(a.flags & CH_ANONYMOUS))
 		shm_unlink(path);
 	*out_len = total;
 	return rc;
@@ -302,6 +304,8 @@ static int read_segment_attr(const ch_segment_attr *attr, ch_segment_attr &a) no
 		return fail(-EINVAL, "segment: max_peers %u is not in 2...%u", a.max_peers, MAX_PEERS);
 	if (a.len > u64{1} << 46)
 		return fail(-EINVAL, "segment: %llu bytes is beyond any memory", static_cast<unsigned long long>(a.len));
+	if ((a.flags & ~CH_ANONYMOUS) || a.reserved || (a.flags && a.name))
+		return fail(-EINVAL, "segment: unknown flags %#x, or both a name and CH_ANONYMOUS", a.flags);
 	a.len = (a.len + PAGE - 1) / PAGE * PAGE;
 	return a.name ? check_name(a.name) : 0;
 }

@@ -22,15 +22,18 @@ struct ch_pool_attr {
 	uint32_t max_peers;         /* without segment: as in struct ch_segment_attr */
 	uint64_t len;               /* without segment: bytes of the segment to make; default 16 MiB */
 	struct ch_segment *segment; /* where to put the pool; default: a new segment that belongs to the pool */
+	uint32_t flags;             /* without segment: CH_ANONYMOUS, as in struct ch_segment_attr */
+	uint32_t reserved;          /* 0 */
 };
-#define CH_POOL_ATTR_INIT { .size = sizeof(struct ch_pool_attr), .max_peers = 0, .len = 0, .segment = NULL }
+#define CH_POOL_ATTR_INIT \
+	{ .size = sizeof(struct ch_pool_attr), .max_peers = 0, .len = 0, .segment = NULL, .flags = 0, .reserved = 0 }
 
 /*
  * ch_pool_create - make a pool and attach to it.
  *
  * attr      NULL for all defaults.
  *
- * Returns 0, or -EINVAL (a segment of under 64 KiB; len together with segment), -EEXIST (the segment has a
+ * Returns 0, or -EINVAL (a segment of under 64 KiB; len, max_peers or flags together with segment), -EEXIST (the segment has a
  * pool), -E2BIG, -ENOMEM, and with a segment of its own all codes of ch_segment_create.
  * Blocks: no.  Threads: safe.  Signals: unsafe.  Fork: as ch_segment_attach.
  */

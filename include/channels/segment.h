@@ -22,8 +22,12 @@ struct ch_segment_attr {
 	uint32_t max_peers; /* processes that may be attached at one time, 2...65536; default 1024 */
 	uint64_t len;       /* bytes of memory for the user, rounded up to whole pages; default 16 MiB */
 	const char *name;   /* letters, digits, '.', '_', '-', at most 200; default: made up and unique */
+	uint32_t flags;     /* CH_ANONYMOUS: no name, so that nothing can stay behind; for forked children only */
+	uint32_t reserved;  /* 0 */
 };
-#define CH_SEGMENT_ATTR_INIT { .size = sizeof(struct ch_segment_attr), .max_peers = 0, .len = 0, .name = NULL }
+#define CH_SEGMENT_ATTR_INIT \
+	{ .size = sizeof(struct ch_segment_attr), .max_peers = 0, .len = 0, .name = NULL, .flags = 0, .reserved = 0 }
+#define CH_ANONYMOUS UINT32_C(1)
 
 /*
  * ch_segment_create - make a segment and attach to it. Its memory is zero.
