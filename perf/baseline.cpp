@@ -124,7 +124,7 @@ sample raw_latency(std::size_t len)
 {
 	sample a = raw_latency(len, true), b = raw_latency(len, false);
 
-	return !a.error.empty() || a.value < b.value ? a : b;
+	return b.error.empty() && (b.is_starved || a.value < b.value) ? a : b;
 }
 
 sample futex_latency()

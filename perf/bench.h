@@ -146,10 +146,10 @@ int stop_signal();
 
 // ---- rows
 struct sample {
-	double value = 0;        // ns for a latency, messages/s or bytes/s for a rate
-	double p50 = 0, p99 = 0; // ns, latencies only
+	double value = 0;                  // ns for a latency, messages/s or bytes/s for a rate
+	double p50 = 0, p99 = 0, p999 = 0; // ns, latencies only
 	std::string error{};
-	bool is_starved = false; // nothing could be measured: a process did not get a processor in its time
+	bool is_starved = false; // hardly anything was measured: a process got no processor in its time
 };
 using measurement = std::function<sample()>;
 
