@@ -81,7 +81,9 @@ template <class Fill>
 	};
 	int rc = attempt();
 	if (rc == -EAGAIN && timeout_ns != CH_TRY)
-		rc = wait_until(ch, ch->r.h->not_full, timeout_ns, attempt, [ch] { return ring_blocker_of_send(ch->r); });
+		rc = wait_until(
+			ch, ch->r.h->not_full, timeout_ns, attempt, [ch] { return ring_may_publish(ch->r); },
+			[ch] { return ring_blocker_of_send(ch->r); });
 	return rc == 0 || rc == -EAGAIN ? rc : refuse(ch, rc);
 }
 
@@ -226,7 +228,9 @@ static constexpr int LEFT = 1;
 	const int rc = attempt();
 	if (rc != -EAGAIN || timeout_ns == CH_TRY) [[likely]]
 		return rc;
-	return wait_until(ch, ch->r.h->not_empty, timeout_ns, attempt, [ch] { return ring_blocker_of_recv(ch->r); });
+	return wait_until(
+		ch, ch->r.h->not_empty, timeout_ns, attempt, [ch] { return ring_may_consume(ch->r); },
+		[ch] { return ring_blocker_of_recv(ch->r); });
 }
 
 // A message too long for struct ch_message that travelled in the ring is copied to a block.

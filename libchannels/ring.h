@@ -89,6 +89,19 @@ inline bool ring_is_at(const ring &r, u64 ticket, slot_state s) noexcept
 	return r.of(ticket).w.load(relaxed) == (ticket | s); // whom to wake: a hint
 }
 
+// For spinners: whether the next send or receive may fare better than when our hint was set.
+inline bool ring_may_publish(const ring &r) noexcept
+{
+	const u64 t = r.send_at.load(relaxed); // private hint
+
+	return word_ticket(r.of(t).w.load(relaxed)) != t - r.lap || r.h->state.load(relaxed) != 0; // hints
+}
+
+inline bool ring_may_consume(const ring &r) noexcept
+{
+	return !ring_is_at(r, r.recv_at.load(relaxed), S_EMPTY) || r.h->state.load(relaxed) != 0; // hints
+}
+
 inline u64 ring_guard(const ring &r) noexcept { return 4 * r.mask + 68; } // damaged words must not keep us for ever
 
 // Whether nobody may sleep on either side: a look at one line that both sides have in their caches.
@@ -139,7 +152,8 @@ template <class Fill, class Otherwise>
 }
 
 // The same from our hint on, until it is sent. Returns 0, -EAGAIN (full), -EPIPE (sealed), -EPROTO (damaged).
-template <class Fill> inline int ring_publish(ring &r, u32 me, Fill fill) noexcept
+template <class Fill>
+[[gnu::always_inline]] inline int ring_publish(ring &r, u32 me, Fill fill) noexcept
 {
 	u64 t = r.send_at.load(relaxed); // private hint
 
@@ -204,7 +218,8 @@ template <class Look, class Use, class Left, class Otherwise>
 }
 
 // The same for the oldest message: refused if look says leave, -EAGAIN (empty), -EPIPE (sealed).
-template <class Look, class Use> inline i64 ring_consume(ring &r, u32 me, int refused, Look look, Use use) noexcept
+template <class Look, class Use>
+[[gnu::always_inline]] inline i64 ring_consume(ring &r, u32 me, int refused, Look look, Use use) noexcept
 {
 	u64 t = r.recv_at.load(relaxed); // private hint
 

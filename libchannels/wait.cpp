@@ -2,17 +2,18 @@
 // wait.cpp - the sleeping half of wait.h.
 #include "config.h"
 #include "wait.h"
+#include <sys/sysinfo.h>
 
 namespace ch::core {
 
+// Of the machine, not of this process: one that is pinned to a processor waits for others that run elsewhere.
 u32 nr_cpus() noexcept
 {
 	static std::atomic<u32> cached;
 	u32 n = cached.load(relaxed); // nobody looks: the value is the same whoever computes it
-	cpu_set_t set;
 
 	if (n == 0) {
-		n = sched_getaffinity(0, sizeof(set), &set) == 0 ? static_cast<u32>(CPU_COUNT(&set)) : 2;
+		n = static_cast<u32>(get_nprocs());
 		cached.store(n, relaxed);
 	}
 	return n;

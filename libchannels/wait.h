@@ -18,7 +18,7 @@ inline constexpr i64 YIELD_NS = 10000;        // spin this long before the proce
 inline constexpr i64 BUSY_SLICE_NS = 2000000; // first look at an owner whose unfinished claim blocks us
 inline constexpr i64 UNWATCHED_SLICE_NS = 100000000;
 
-u32 nr_cpus() noexcept; // that this process may use
+u32 nr_cpus() noexcept;
 
 inline i64 spin_budget(const ch_channel *ch) noexcept
 {
@@ -42,8 +42,10 @@ inline void adapt(ch_channel *ch, i64 waited_ns) noexcept
 bool wait_sleep(ch_channel *ch, event &e, registration &r, u32 blocker, i64 until_ns, i64 &slice_ns) noexcept;
 
 // Calls attempt() until it returns something else than -EAGAIN or the time is over. The first try is the caller's.
-template <class Attempt, class Blocker>
-[[gnu::noinline]] int wait_until(ch_channel *ch, event &e, i64 timeout_ns, Attempt attempt, Blocker blocker) noexcept
+// Spinning looks at no more than is_ready(): whether an attempt may find something else now.
+template <class Attempt, class Ready, class Blocker>
+[[gnu::noinline]] int wait_until(ch_channel *ch, event &e, i64 timeout_ns, Attempt attempt, Ready is_ready,
+				 Blocker blocker) noexcept
 {
 	const i64 start = now_ns();
 	int rc;
@@ -53,11 +55,13 @@ template <class Attempt, class Blocker>
 
 	budget = budget > until_ns - start ? until_ns - start : budget;
 	for (u32 n = 1; now - start < budget; n++) {
+		if (is_ready()) {
+			rc = attempt();
+			if (rc != -EAGAIN)
+				return rc;
+		}
 		cpu_relax();
-		rc = attempt();
-		if (rc != -EAGAIN)
-			return rc;
-		if (n % 16)
+		if (n % 32)
 			continue;
 		now = now_ns();
 		if (now >= yield_at) {

@@ -23,7 +23,7 @@ struct ch_channel_attr {
 	uint32_t capacity;   /* messages, 1...2^20, rounded up to a power of two of at least 2; default 1024 */
 	uint32_t inline_max; /* longest message that travels in the ring, 8...4032 bytes, rounded up; default 48 */
 	uint32_t spin_ns;    /* how long this handle busy-waits before it sleeps; default: adapts, and is none when
-	                        the process has one CPU. CH_SPIN_NEVER, CH_SPIN_ALWAYS */
+	                        the machine has one CPU. CH_SPIN_NEVER, CH_SPIN_ALWAYS */
 	uint32_t flags;      /* CH_CHANNEL_ENDS_WITH_CREATOR: destroyed when the creating process ends or leaves the pool */
 	uint32_t reserved;   /* 0 */
 };
