@@ -45,7 +45,22 @@ connection::~connection()
 	replies_.destroy();
 }
 
-// If the pool is full, channels of dead clients may lie in it: the managers know them.
+// Sized so that no manager ever finds it full; gone with this process, however that ends.
+static ch::channel create_replies(const memory_pool &control)
+{
+	ch_channel_attr attr = CH_CHANNEL_ATTR_INIT;
+	ch_channel *made = nullptr;
+
+	attr.capacity = reply_capacity;
+	attr.inline_max = inline_max;
+	attr.flags = CH_CHANNEL_ENDS_WITH_CREATOR;
+	check(ch_channel_create(control.get(), &attr, &made));
+	const detail::handle<ch_channel, ch_channel_detach> guard(made);
+
+	return ch::channel::attach(detail::descr_of<ch_channel, ch_channel_get_descr>(made));
+}
+
+// If the pool is full, channels of clients that just died may lie in it: the managers look.
 ch::channel connection::make_replies()
 {
 	const memory_pool control = memory_pool::attach(dir_.control);
@@ -53,7 +68,7 @@ ch::channel connection::make_replies()
 
 	for (int i = 0;; i++) {
 		try {
-			return ch::channel::create(control, {.capacity = reply_capacity, .inline_max = inline_max});
+			return create_replies(control);
 		} catch (const error &e) {
 			if (e.code().value() != ENOSPC)
 				throw;

@@ -123,6 +123,29 @@ Test(ddict_death, a_client_killed_while_it_reads_large_values_pins_nothing)
 	cr_assert(holdings(d) == before);
 }
 
+Test(ddict_death, a_client_killed_while_it_attaches_leaves_nothing)
+{
+	std::uint64_t seed = test_seed();
+	text_dict d({.managers = 2, .max_clients = 8});
+
+	d.clear();
+	const holdings before(d);
+
+	for (int round = 0; round < nr_kills(150); round++) {
+		const pid_t child = start_child([&] {
+			d.put(1, "one");
+			wait_to_be_killed();
+			return true;
+		});
+
+		nap_us(rnd(&seed) % 3000);
+		child_kill(child);
+		d.put(2, "two");
+	}
+	d.clear();
+	cr_assert(holdings(d) == before);
+}
+
 Test(ddict_death, dead_clients_make_room_for_others)
 {
 	ddict<int, int> d({.managers = 2, .max_clients = 4});
