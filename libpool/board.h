@@ -130,7 +130,6 @@ private:
 
 	pid_t creator_;
 	std::uint32_t nr_slots_, nr_desks_;
-	ch_segment *seg_ = nullptr;
 	ch_pool *pool_ = nullptr;
 	ch_channel *tasks_ = nullptr, *results_ = nullptr;
 	board *board_ = nullptr;

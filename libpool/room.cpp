@@ -4,7 +4,6 @@
 
 #include <bit>
 #include <new>
-#include <sys/mman.h>
 #include <unistd.h>
 
 namespace ch::detail {
@@ -22,12 +21,6 @@ ch_channel *make_channel(ch_pool *pool, std::uint32_t capacity, std::size_t inli
 	return c;
 }
 
-// Nobody attaches by name: with the name gone, nothing is left in /dev/shm however this process ends.
-void remove_name(const ch_segment *seg)
-{
-	shm_unlink((std::string("/ch-") + ch_segment_name(seg)).c_str());
-}
-
 } // namespace
 
 room::room(std::size_t memory, std::uint32_t nr_slots, std::uint32_t nr_desks, std::uint32_t spin_ns)
@@ -43,17 +36,15 @@ room::room(std::size_t memory, std::uint32_t nr_slots, std::uint32_t nr_desks, s
 
 void room::make(std::size_t memory, std::uint32_t spin_ns)
 {
-	ch_segment_attr sattr = CH_SEGMENT_ATTR_INIT;
-	ch_pool_attr pattr = CH_POOL_ATTR_INIT;
+	ch_pool_attr attr = CH_POOL_ATTR_INIT;
 	void *p = nullptr;
 
-	sattr.len = memory;
+	attr.len = memory;
+	// The workers are forked and have it mapped. Without a name nothing is left however all of us end.
+	attr.flags = CH_ANONYMOUS;
 	// A dead worker's place is free again only when it is swept; its replacement may come before.
-	sattr.max_peers = 2 * nr_desks_ + 16;
-	check(ch_segment_create(&sattr, &seg_));
-	remove_name(seg_);
-	pattr.segment = seg_;
-	check(ch_pool_create(&pattr, &pool_));
+	attr.max_peers = 2 * nr_desks_ + 16;
+	check(ch_pool_create(&attr, &pool_));
 	// Void tickets (of what was taken back, or queued again) lie in the channel beside the live ones.
 	tasks_ = make_channel(pool_, std::min(2 * nr_slots_, 1u << 20), sizeof(ticket), spin_ns);
 	results_ = make_channel(pool_, nr_slots_, small_message, spin_ns);
@@ -78,7 +69,6 @@ void room::release() noexcept
 	ch_channel_destroy(tasks_);
 	ch_channel_destroy(results_);
 	ch_pool_destroy(pool_);
-	ch_segment_destroy(seg_);
 }
 
 } // namespace ch::detail

@@ -75,7 +75,7 @@ Test(pool_death, a_task_that_exits_aborts_or_overflows_its_stack_fails_alone)
 {
 	ch::pool p({.workers = 2, .on_death = ch::on_death::fail});
 	auto good = p.submit([] { return 1; });
-	auto exits = p.submit([] { exit(7); });
+	auto exits = p.submit([] { _exit(7); });
 	auto aborts = p.submit([] { abort(); });
 	auto overflows = p.submit([] {
 		struct deep {
@@ -100,6 +100,8 @@ Test(pool_death, a_task_that_exits_aborts_or_overflows_its_stack_fails_alone)
 	cr_assert(throws<ch::worker_died>([&] { aborts.get(); }));
 	cr_assert(throws<ch::worker_died>([&] { overflows.get(); }));
 	cr_assert_eq(good.get(), 1);
+	// With what status depends on the atexit handlers that the program has.
+	cr_assert(throws<ch::worker_died>([&] { p.submit([] { exit(0); }).get(); }));
 }
 
 Test(pool_death, an_idle_worker_that_is_killed_is_replaced)

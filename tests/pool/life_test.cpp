@@ -206,14 +206,9 @@ Test(pool_life, nothing_has_a_name_in_dev_shm)
 {
 	ch::pool p(2);
 	std::ifstream maps("/proc/self/maps");
-	int nr_mapped = 0;
 
 	for (std::string l; std::getline(maps, l);)
-		if (l.find("/dev/shm/ch-") != std::string::npos) {
-			nr_mapped++;
-			cr_assert(l.ends_with("(deleted)"), "%s", l.c_str());
-		}
-	cr_assert_geq(nr_mapped, 1);
+		cr_assert(l.find("/dev/shm/") == std::string::npos || l.ends_with("(deleted)"), "%s", l.c_str());
 }
 
 Test(pool_life, statistics_count)
