@@ -1,30 +1,113 @@
 # SPDX-License-Identifier: Apache-2.0
-# Keep each block alphabetical; uncomment and add as tests land.
+# Tests of libchannels. Keep each block alphabetical.
 #
 # tests/unit     Criterion, one program per source file, may see internals (libchannels_internal.la)
 # tests/conform  Criterion, one suite per interface, public API only
 # tests/proc     Criterion, several processes, public API only
 # tests/stress   plain main(), so that ThreadSanitizer can run them; a short run by default
 # tests/crash    plain main(): torture --kills N --seed S
+# tests/fuzz     libFuzzer targets; with driver.cpp a short random run of each
 # tests/lint, tests/abi   scripts
-# Exit 77 means skipped.
+# Exit 77 means skipped. Each program runs in a /dev/shm and a process namespace of its own and must leave nothing in
+# either; CH_TEST_SEED=N repeats a random run.
+LOG_COMPILER = $(top_srcdir)/tests/support/alone.sh
+EXTRA_DIST += tests/support/alone.sh
+
+CHANNELS_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+CHANNELS_TEST_LIBS     = libchannels.la $(CRITERION_LIBS)
+UNIT_TEST_CPPFLAGS     = $(AM_CPPFLAGS) $(INTERNAL) $(CRITERION_CFLAGS)
+UNIT_TEST_LIBS         = libchannels_internal.la $(CRITERION_LIBS)
 
 if HAVE_CRITERION
-#check_PROGRAMS += \
-#	tests/unit/ring_test
+check_PROGRAMS += \
+	tests/conform/channel_end_test \
+	tests/conform/channel_place_test \
+	tests/conform/channel_test \
+	tests/conform/channel_wait_test \
+	tests/conform/descr_test \
+	tests/conform/peer_test \
+	tests/conform/pool_peers_test \
+	tests/conform/pool_test \
+	tests/conform/segment_bad_test \
+	tests/conform/segment_test \
+	tests/conform/spawn_test \
+	tests/proc/fork_test \
+	tests/proc/many_test \
+	tests/proc/quiet_test
 endif
-#tests_unit_ring_test_SOURCES  = tests/unit/ring_test.cpp
-#tests_unit_ring_test_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL) $(CRITERION_CFLAGS)
-#tests_unit_ring_test_LDADD    = libchannels_internal.la $(CRITERION_LIBS)
+tests_conform_channel_end_test_SOURCES  = tests/conform/channel_end_test.c tests/support/support.h
+tests_conform_channel_end_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_channel_end_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_channel_place_test_SOURCES  = tests/conform/channel_place_test.c tests/support/support.h
+tests_conform_channel_place_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_channel_place_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_channel_test_SOURCES  = tests/conform/channel_test.c tests/support/support.h
+tests_conform_channel_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_channel_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_channel_wait_test_SOURCES  = tests/conform/channel_wait_test.c tests/support/support.h
+tests_conform_channel_wait_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_channel_wait_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_descr_test_SOURCES  = tests/conform/descr_test.c tests/support/support.h
+tests_conform_descr_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_descr_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_peer_test_SOURCES  = tests/conform/peer_test.c tests/support/support.h
+tests_conform_peer_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_peer_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_pool_peers_test_SOURCES  = tests/conform/pool_peers_test.c tests/support/support.h
+tests_conform_pool_peers_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_pool_peers_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_pool_test_SOURCES  = tests/conform/pool_test.c tests/support/support.h
+tests_conform_pool_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_pool_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_segment_bad_test_SOURCES  = tests/conform/segment_bad_test.c tests/support/support.h
+tests_conform_segment_bad_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_segment_bad_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_segment_test_SOURCES  = tests/conform/segment_test.c tests/support/support.h
+tests_conform_segment_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_segment_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_spawn_test_SOURCES  = tests/conform/spawn_test.c tests/support/support.h
+tests_conform_spawn_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_spawn_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_proc_fork_test_SOURCES  = tests/proc/fork_test.c tests/support/support.h
+tests_proc_fork_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_proc_fork_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_proc_many_test_SOURCES  = tests/proc/many_test.c tests/support/support.h
+tests_proc_many_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_proc_many_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_proc_quiet_test_SOURCES  = tests/proc/quiet_test.c tests/support/support.h
+tests_proc_quiet_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_proc_quiet_test_LDADD    = $(CHANNELS_TEST_LIBS)
 
 # One list of the programs that ThreadSanitizer runs: make check TESTS='$(STRESS)'.
-STRESS =
-#STRESS += tests/stress/ring_stress
+STRESS = \
+	tests/stress/channel_stress \
+	tests/stress/handle_stress \
+	tests/stress/pool_stress
 check_PROGRAMS += $(STRESS)
-#tests_stress_ring_stress_SOURCES  = tests/stress/ring_stress.cpp
-#tests_stress_ring_stress_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
-#tests_stress_ring_stress_LDADD    = libchannels_internal.la
+tests_stress_channel_stress_SOURCES = tests/stress/channel_stress.cpp tests/stress/stress.h tests/support/support.h
+tests_stress_channel_stress_LDADD   = libchannels.la
+tests_stress_handle_stress_SOURCES = tests/stress/handle_stress.cpp tests/stress/stress.h tests/support/support.h
+tests_stress_handle_stress_LDADD   = libchannels.la
+tests_stress_pool_stress_SOURCES = tests/stress/pool_stress.cpp tests/stress/stress.h tests/support/support.h
+tests_stress_pool_stress_LDADD   = libchannels.la
 
-#check_PROGRAMS += tests/crash/torture
-#tests_crash_torture_SOURCES = tests/crash/torture.cpp
-#tests_crash_torture_LDADD   = libchannels.la
+check_PROGRAMS += tests/crash/torture
+tests_crash_torture_SOURCES = \
+	tests/crash/crew.cpp \
+	tests/crash/director.cpp \
+	tests/crash/director.h \
+	tests/crash/evidence.cpp \
+	tests/crash/evidence.h \
+	tests/crash/torture.cpp \
+	tests/support/support.h
+tests_crash_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
+tests_crash_torture_LDADD    = libchannels_internal.la
+
+check_PROGRAMS += tests/fuzz/descr_fuzz tests/fuzz/shm_fuzz
+tests_fuzz_descr_fuzz_SOURCES = tests/fuzz/descr_fuzz.cpp tests/fuzz/driver.cpp tests/support/support.h
+tests_fuzz_descr_fuzz_LDADD   = libchannels.la
+tests_fuzz_shm_fuzz_SOURCES = tests/fuzz/driver.cpp tests/fuzz/shm_fuzz.cpp tests/support/support.h
+tests_fuzz_shm_fuzz_LDADD   = libchannels.la
+
+include $(top_srcdir)/tests/ddict/local.mk
+include $(top_srcdir)/tests/pool/local.mk

@@ -151,7 +151,7 @@ Test(pool_peers, destroy_wakes_a_waiter_with_stale)
 	await_asleep(pid);
 	ch_pool_destroy(pool);
 	cr_assert_eq(child_end(pid), 0);
-	cr_assert_eq(b->value[0], -ESTALE);
+	cr_assert_eq(b->value[0], -ESTALE, "%lld", (long long)b->value[0]);
 }
 
 static int child_sees_it_destroyed(void *arg)

@@ -139,6 +139,21 @@ Test(pool, largest_in_stats_can_be_allocated)
 	ch_pool_destroy(pool);
 }
 
+Test(pool, every_size_up_to_the_largest_fits_an_empty_pool)
+{
+	const uint64_t len[] = { 64 << 10, 128 << 10, 1 << 20 };
+
+	for (int i = 0; i < 3; i++) {
+		struct ch_pool *pool = pool_of(len[i]);
+		struct ch_pool_stats before = stats_of(pool);
+
+		for (size_t want = 1; want <= before.largest; want += 1 + want / 23)
+			cr_assert_eq(ch_pool_free(pool, alloc(pool, want)), 0);
+		cr_assert(pool_is_as_before(pool, &before));
+		ch_pool_destroy(pool);
+	}
+}
+
 Test(pool, small_blocks_fill_it_and_the_largest_fits_again_when_they_are_freed)
 {
 	struct ch_pool *pool = pool_of(1 << 20);

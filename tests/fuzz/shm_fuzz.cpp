@@ -25,20 +25,23 @@ void require(bool ok, const char *what)
 struct mirror {
 	unsigned char *bytes;
 	size_t len;
+	char path[256];
 };
 
 mirror map_again(const struct ch_segment *seg)
 {
-	char path[256];
 	struct stat st;
+	mirror m = {};
 
-	segment_path(seg, path, sizeof(path));
-	const int fd = open(path, O_RDWR | O_CLOEXEC);
+	segment_path(seg, m.path, sizeof(m.path));
+	const int fd = open(m.path, O_RDWR | O_CLOEXEC);
 	require(fd >= 0 && fstat(fd, &st) == 0, "no file");
 	void *p = mmap(nullptr, static_cast<size_t>(st.st_size), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	require(p != MAP_FAILED, "no second mapping");
 	close(fd);
-	return { static_cast<unsigned char *>(p), static_cast<size_t>(st.st_size) };
+	m.bytes = static_cast<unsigned char *>(p);
+	m.len = static_cast<size_t>(st.st_size);
+	return m;
 }
 
 struct arena {
@@ -278,5 +281,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	ch_pool_destroy(a.pool);
 	ch_segment_destroy(a.seg);
 	munmap(a.m.bytes, a.m.len);
+	unlink(a.m.path); /* destroy leaves the name alone where the damage says that somebody else destroyed it */
 	return 0;
 }

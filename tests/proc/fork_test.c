@@ -71,6 +71,7 @@ static int does_nothing(void *arg)
 static int has_a_child_of_its_own(void *arg)
 {
 	EXPECT(ch_channel_send(ch, "child", 5, CH_FOREVER) == 0);
+	await_post(arg, 2); /* it has been received, and is not the grandchild's */
 	EXPECT(child_end(child_start(uses_and_detaches, arg)) == 0);
 	EXPECT(ch_channel_send(ch, "child", 5, CH_FOREVER) == 0);
 	return 0;
@@ -87,6 +88,7 @@ Test(fork, grandchildren_too, .init = setup, .fini = teardown)
 	cr_assert_eq(ch_channel_recv(ch, buf, 500, CH_FOREVER), 5);
 	fill(buf, 500, 1, 1);
 	cr_assert_eq(ch_channel_send(ch, buf, 500, CH_FOREVER), 0);
+	post(b, 2);
 	cr_assert_eq(child_end(pid), 0);
 	cr_assert_eq(ch_channel_recv(ch, buf, 500, CH_FOREVER), 500);
 	cr_assert_eq(ch_channel_recv(ch, buf, 500, CH_FOREVER), 5);

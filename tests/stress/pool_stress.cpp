@@ -24,11 +24,12 @@ void check_and_free(struct ch_pool *pool, block *b)
 }
 
 /* A shelf of blocks that all threads swap with: who frees a block is seldom who allocated it. */
-void work(struct ch_pool *pool, std::vector<std::atomic<block *>> &shelf, uint64_t who, uint64_t nr, uint64_t rs)
+void work(struct ch_pool *pool, std::vector<std::atomic<block *>> &shelf, size_t longest, uint64_t who, uint64_t nr,
+	  uint64_t rs)
 {
 	for (uint64_t seq = 0; seq < nr; seq++) {
 		const int64_t timeouts[] = { CH_TRY, 50000, MS };
-		const size_t len = 1 + rnd(&rs) % (rnd(&rs) % 8 ? 600 : 30000);
+		const size_t len = 1 + rnd(&rs) % (rnd(&rs) % 8 ? 600 : longest);
 		void *p = nullptr;
 		const int err = ch_pool_alloc(pool, len, timeouts[rnd(&rs) % 3], &p);
 
@@ -41,7 +42,7 @@ void work(struct ch_pool *pool, std::vector<std::atomic<block *>> &shelf, uint64
 	}
 }
 
-void run(const stress::options &o, uint64_t pool_len, size_t nr_shelf)
+void run(const stress::options &o, uint64_t pool_len, size_t nr_shelf, size_t longest)
 {
 	struct ch_pool *pool = pool_of(pool_len);
 	std::vector<std::atomic<block *>> shelf(nr_shelf);
@@ -58,7 +59,7 @@ void run(const stress::options &o, uint64_t pool_len, size_t nr_shelf)
 			}
 			return;
 		}
-		work(pool, shelf, static_cast<uint64_t>(i), o.messages / static_cast<uint64_t>(o.threads),
+		work(pool, shelf, longest, static_cast<uint64_t>(i), o.messages / static_cast<uint64_t>(o.threads),
 		     o.seed * 37 + static_cast<uint64_t>(i) + 1);
 		if (--workers == 0)
 			stop = true;
@@ -76,7 +77,7 @@ int main(int argc, char **argv)
 {
 	const stress::options o = stress::parse(argc, argv, 40000);
 
-	run(o, 4 << 20, 64);
-	run(o, 128 << 10, 256); /* full most of the time */
+	run(o, 4 << 20, 64, 30000);
+	run(o, 128 << 10, 256, 30000); /* full most of the time */
 	return stress::verdict("pool", o);
 }
