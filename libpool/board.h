@@ -13,7 +13,7 @@
 //                  owner, after a death or to cancel: CAS
 //   slot, the rest owner, while no ticket of this serial is out       the worker that made it running
 //   desk.ticket    its worker: ch_channel_recv copies there           owner, after the worker's death
-//   desk.is_ready  its worker, once                                   owner
+//   desk.is_ready  its worker: 1, and 0 if it cannot go on             owner, after the worker's death
 //   modules        owner, appended to                                 workers
 //
 // Why nothing is lost and nothing runs twice at a time, whenever a worker is killed:

@@ -186,9 +186,9 @@ try {
 		rc = ch_channel_send(room_->tasks(), &tk, sizeof(tk), 20000000);
 	}
 	if (rc < 0 && rc != -EPIPE) // closed: it ends with everything that did not run
-		give_up(-rc);
+		give_up(std::strerror(-rc));
 } catch (...) {
-	give_up(ENOMEM);
+	give_up("out of memory");
 }
 
 // Gives slot and block back; the record keeps its serial.

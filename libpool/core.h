@@ -137,10 +137,11 @@ private:
 	int start_worker(std::uint32_t i) noexcept;
 	void bury(std::vector<ch_exit> &dead);
 	void settle(const ch_exit &e, std::vector<ticket> &out);
+	bool is_hopeless() const noexcept;
 	bool is_short();
 	void refill();
-	void give_up(int err) noexcept;
-	void give_up_locked(int err) noexcept;
+	void give_up(const char *why) noexcept;
+	void give_up_locked(const char *why) noexcept;
 	void again(record &r, std::uint32_t i, std::vector<ticket> &out) noexcept;
 	void end_monitor() noexcept;
 
@@ -165,6 +166,7 @@ private:
 	std::uint32_t fence_ = 0, fence_seen_ = 0;
 	std::uint32_t nr_modules_ = 0;   // that the workers know of
 	std::uint32_t early_deaths_ = 0; // in a row, of workers that never got ready
+	std::uint64_t early_since_ns_ = 0; // the first of them
 	std::size_t blocks_ = 0;         // bytes of arguments in blocks
 	std::shared_ptr<std::atomic<std::size_t>> held_; // bytes of results that lie in shared memory
 	pool_stats stats_;

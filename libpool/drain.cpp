@@ -71,7 +71,7 @@ bool core::read_one(lock &l, std::int64_t timeout_ns)
 	else if (n == -ENOBUFS)
 		take_one();
 	else
-		give_up_locked(n < 0 ? static_cast<int>(-n) : EPROTO);
+		give_up_locked(std::strerror(n < 0 ? static_cast<int>(-n) : EPROTO));
 	wake_done();
 	return true;
 }
@@ -85,7 +85,7 @@ void core::take_one()
 	if (rc == 0)
 		apply_held(std::move(h));
 	else if (rc != -EAGAIN && rc != -ENOSPC)
-		give_up_locked(-rc);
+		give_up_locked(std::strerror(-rc));
 }
 
 // The task a result is for, if anybody still wants it.

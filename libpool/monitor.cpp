@@ -10,11 +10,14 @@
 #include <cstdio>
 #include <iostream>
 #include <sys/wait.h>
+#include <unistd.h>
 
 namespace ch::detail {
 
 // How long workers get at the end to write out what they buffered.
 static constexpr std::chrono::seconds end_patience{10};
+static constexpr std::uint32_t early_max = 16;
+static constexpr std::uint64_t hopeless_ns = 5000000000;
 
 int core::start_worker(std::uint32_t i) noexcept
 {
@@ -79,9 +82,9 @@ try {
 		refill();
 	}
 	if (rc != -ECANCELED)
-		give_up(-rc);
+		give_up(rc == -EPIPE ? "its spawner was killed" : std::strerror(-rc));
 } catch (...) {
-	give_up(ENOMEM);
+	give_up("out of memory");
 }
 
 bool core::is_short()
@@ -102,14 +105,20 @@ void core::bury(std::vector<ch_exit> &dead)
 	lock l(m_);
 	for (const ch_exit &e : dead)
 		settle(e, again);
-	if (early_deaths_ >= std::max(16u, 2 * opt_.workers))
-		give_up_locked(ECHILD);
+	if (is_hopeless())
+		give_up_locked("its workers die as soon as they are started");
 	wake_done();
 	poke();
 	gone_.notify_all();
 	l.unlock();
 	for (const ticket t : again)
 		send_ticket(t);
+}
+
+// No worker has got as far as to take a task for a while, though many were started.
+bool core::is_hopeless() const noexcept
+{
+	return early_deaths_ >= std::max(early_max, 2 * opt_.workers) && now_ns() - early_since_ns_ > hopeless_ns;
 }
 
 void core::settle(const ch_exit &e, std::vector<ticket> &out)
@@ -121,7 +130,10 @@ void core::settle(const ch_exit &e, std::vector<ticket> &out)
 	workers_[w].is_running = false;
 	stats_.deaths += !is_stopping_;
 	const desk &d = room_->desk_of(w);
-	early_deaths_ = d.is_ready.load(std::memory_order_relaxed) ? 0 : early_deaths_ + 1; // it is dead: no order needed
+	if (d.is_ready.load(std::memory_order_relaxed)) // it is dead: no order needed
+		early_deaths_ = 0;
+	else if (early_deaths_++ == 0)
+		early_since_ns_ = now_ns();
 	const ticket t = d.at_hand;
 	if (t.slot >= recs_.size() || !recs_[t.slot].t || recs_[t.slot].serial != t.serial)
 		return;
@@ -161,34 +173,38 @@ void core::again(record &r, std::uint32_t i, std::vector<ticket> &out) noexcept
 void core::refill()
 {
 	std::vector<std::uint32_t> missing;
+	bool is_slow;
 	{
 		const lock l(m_);
+		is_slow = early_deaths_ >= early_max;
 		for (std::uint32_t i = 0; i < workers_.size(); i++)
 			if (!workers_[i].is_running && !is_stopping_ && !is_broken_)
 				missing.push_back(i);
 	}
+	if (is_slow)
+		usleep(10000); // they die as soon as they are started: do not use up the machine
 	for (const std::uint32_t i : missing)
 		if (start_worker(i) < 0)
 			return; // tried again shortly
 }
 
 // There is no going on: nobody waits for ever.
-void core::give_up_locked(int err) noexcept
+void core::give_up_locked(const char *why) noexcept
 {
 	if (is_broken_)
 		return;
 	is_broken_ = true;
 	if (!is_stopping_)
-		std::fprintf(stderr, "pool %s: given up: %s\n", opt_.name.c_str(), std::strerror(err));
+		std::fprintf(stderr, "pool %s: given up: %s\n", opt_.name.c_str(), why);
 	fail_all(outcome::lost);
 	gone_.notify_all();
 }
 
-void core::give_up(int err) noexcept
+void core::give_up(const char *why) noexcept
 {
 	const lock l(m_);
 
-	give_up_locked(err);
+	give_up_locked(why);
 }
 
 void core::end_monitor() noexcept

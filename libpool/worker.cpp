@@ -208,6 +208,7 @@ int worker_main(const void *arg, std::size_t)
 	} catch (const pool_ended &) {
 	} catch (const error &e) {
 		std::fprintf(stderr, "pool %s: worker %d: %s\n", a->c->options().name.c_str(), getpid(), e.what());
+		a->c->shared().desk_of(a->index).is_ready.store(0, std::memory_order_relaxed); // read after our death
 		status = 1;
 	}
 	std::cout.flush();

@@ -204,6 +204,29 @@ Test(pool_death, the_spawner_killed_ends_the_pool_with_an_error_and_no_hang)
 		AWAIT(is_gone(pid));
 }
 
+static shared_numbers *forks;
+static int depth; // 1: go-between, 2: spawner, 3: worker
+
+static void die_early()
+{
+	if (++depth == 3 && forks->n[0])
+		_exit(9);
+}
+
+Test(pool_death, workers_that_die_before_they_begin_are_given_up_at_last)
+{
+	forks = share_numbers();
+	cr_assert_eq(pthread_atfork(nullptr, nullptr, die_early), 0);
+	depth = 0;
+	ch::pool p(2);
+
+	p.submit([] {}).get();
+	forks->n[0] = 1;
+	for (const pid_t pid : p.workers())
+		kill(pid, SIGKILL);
+	cr_assert_eq(error_of([&] { p.submit([] {}).get(); }), EPIPE);
+}
+
 // ---- chaos
 
 static int seconds_of_chaos()
