@@ -8,9 +8,10 @@
 //   results  result_head {slot, serial, kind}, bytes    worker -> owner
 //
 //   word           written by                                         read by
-//   slot.state     owner: queued(serial) before it sends the ticket;  worker, owner
+//   slot.state     owner: drafted(serial) while it writes the task,   worker, owner
+//                  CAS -> queued(serial) before it sends the ticket;
 //                  worker: CAS queued(serial) -> running(serial, me);
-//                  owner, after a death or to cancel: CAS
+//                  owner, after a death or to cancel: CAS -> 0, void
 //   slot, the rest owner, while no ticket of this serial is out       the worker that made it running
 //   desk.ticket    its worker: ch_channel_recv copies there           owner, after the worker's death
 //   desk.is_ready  its worker: 1, and 0 if it cannot go on             owner, after the worker's death
@@ -53,7 +54,8 @@ struct ticket {
 };
 static_assert(sizeof(ticket) == 8);
 
-// serial:32, running:1, worker:31
+// serial:32, running:1, drafted:1, worker:30. 0: void
+inline constexpr std::uint64_t drafted(std::uint32_t serial) { return std::uint64_t{serial} << 32 | 1u << 30; }
 inline constexpr std::uint64_t queued(std::uint32_t serial) { return std::uint64_t{serial} << 32; }
 inline constexpr std::uint64_t running(std::uint32_t serial, std::uint32_t worker)
 {

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cerrno>
 #include <ctime>
+#include <pthread.h>
 #include <unistd.h>
 
 namespace ch::detail {
@@ -38,8 +39,19 @@ pool_options completed(pool_options o)
 
 } // namespace
 
+// How many forks away from the first process this one is; getpid(2) costs a system call.
+static unsigned generation;
+
+static unsigned count_forks()
+{
+	static const int registered = pthread_atfork(nullptr, nullptr, [] { generation++; });
+
+	(void)registered;
+	return generation;
+}
+
 core::core(const pool_options &o)
-    : opt_(completed(o)), creator_(getpid()),
+    : opt_(completed(o)), creator_(getpid()), generation_(count_forks()),
       room_(std::make_shared<room>(opt_.memory, opt_.in_flight, opt_.workers, opt_.spin_ns)),
       block_budget_(opt_.memory / 8 * 5), held_budget_(opt_.memory / 8), recs_(opt_.in_flight), workers_(opt_.workers),
       held_(std::make_shared<std::atomic<std::size_t>>(0))
@@ -53,7 +65,7 @@ core::~core() = default;
 
 void core::check_process() const
 {
-	if (creator_ != getpid())
+	if (generation_ != generation)
 		throw error(EPERM, "pool: it belongs to the process that made it; make another one here");
 }
 
@@ -61,115 +73,130 @@ void core::check_process() const
 void core::publish_modules()
 {
 	board &b = room_->head();
+	const lock l(m_);
 
-	for (const std::uint32_t n = count_modules(); nr_modules_ < n; nr_modules_++) {
-		b.modules[nr_modules_] = known_module(nr_modules_);
+	// Relaxed: changed under m_ only.
+	for (std::uint32_t i = nr_modules_.load(std::memory_order_relaxed); i < count_modules(); i++) {
+		b.modules[i] = known_module(i);
 		// [B1] pairs with [B1] in worker.cpp: the fingerprint is whole before it counts.
-		b.nr_modules.store(nr_modules_ + 1, std::memory_order_release);
+		b.nr_modules.store(i + 1, std::memory_order_release);
+		nr_modules_.store(i + 1, std::memory_order_relaxed);
 	}
 }
 
-// False: the pool is closed or broken.
-bool core::reserve(lock &l, std::size_t block_len, std::uint32_t *out_slot)
+// A place for a task, and its record; then it may end as any other, terminate() included, while it is still written.
+task *core::reserve(std::size_t block_len)
 {
 	const auto has_room = [&] { return !free_.empty() && (!block_len || blocks_ + block_len <= block_budget_); };
+	std::unique_ptr<task> t(new task);
+	lock l(m_);
 
 	if (!has_room())
 		wait_until(l, [&] { return has_room() || !is_open_ || is_broken_; }, deadline(CH_FOREVER));
 	if (!is_open_ || is_broken_)
-		return false;
-	*out_slot = free_.back();
+		refuse(is_broken_);
+	const std::uint32_t i = free_.back();
+	record &r = recs_[i];
+	r.serial = next_serial(r.serial);
+	r.attempts = 0;
+	r.t = t.get();
+	r.block_len = block_len;
+	t->owner = shared_from_this();
+	t->slot = i;
+	t->serial = r.serial;
+	t->refs.store(2, std::memory_order_relaxed); // nobody else knows it yet
 	free_.pop_back();
 	blocks_ += block_len;
-	recs_[*out_slot].block_len = block_len;
-	return true;
+	stats_.submitted++;
+	stats_.in_flight++;
+	// Relaxed: nobody has been told of it.
+	room_->slot_at(i).state.store(drafted(r.serial), std::memory_order_relaxed);
+	return t.release();
 }
 
 // Memory for long arguments. When it is short, waits for tasks to end; when none is under way, gives up.
-std::byte *core::get_block(std::uint32_t i, std::size_t len)
+std::byte *core::get_block(std::size_t len)
 {
-	slot &s = room_->slot_at(i);
 	void *p = nullptr;
 
 	for (int tries = 0;; tries++) {
 		const int rc = ch_pool_alloc(room_->pool(), len, CH_TRY, &p);
 
 		if (rc == 0)
-			break;
+			return static_cast<std::byte *>(p);
 		if (rc != -ENOSPC)
 			raise(rc);
 		lock l(m_);
 		const std::uint64_t done = stats_.done;
-		if (stats_.in_flight == 0 && ((*held_ == 0 && blocks_ == len) || tries > 1000))
+		const bool is_alone = stats_.in_flight == ++nr_short_; // all that is there waits for memory as we do
+		if (is_alone && ((*held_ == 0 && blocks_ == len) || tries > 1000)) {
+			nr_short_--;
 			throw error(ENOSPC, ("pool: no room for " + std::to_string(len) +
 					     " bytes of arguments: raise pool_options.memory").c_str());
+		}
 		// Results that wait in futures, and other threads' arguments, need no task to end: look again shortly.
-		wait_until(l, [&] { return stats_.done != done || !is_open_ || is_broken_; },
-			   deadline(stats_.in_flight ? CH_FOREVER : 1000000));
-		if (is_broken_)
-			refuse(true);
+		wait_until(l, [&] { return stats_.done != done || is_stopping_ || is_broken_; },
+			   deadline(is_alone ? 1000000 : CH_FOREVER));
+		nr_short_--;
+		if (is_broken_ || is_stopping_)
+			refuse(is_broken_);
 	}
-	s.block_off = room_->offset_of(p);
-	return static_cast<std::byte *>(p);
 }
 
-std::uint32_t core::begin_task(std::uint64_t name, std::size_t len, std::byte **out_room)
+task *core::begin_task(std::uint64_t name, std::size_t len, std::byte **out_room)
 {
 	const std::size_t block_len = len > slot::inline_max ? len : 0;
-	std::uint32_t i = 0;
 
 	check_process();
 	if (block_len > block_budget_)
 		throw error(EMSGSIZE, ("pool: " + std::to_string(len) + " bytes of arguments, at most 5/8 of the pool's " +
 				       std::to_string(opt_.memory) + ": raise pool_options.memory").c_str());
-	lock l(m_);
-	if (!reserve(l, block_len, &i))
-		refuse(is_broken_);
-	l.unlock();
-	slot &s = room_->slot_at(i);
+	task *t = reserve(block_len);
+	slot &s = room_->slot_at(t->slot);
 	s.name = name;
 	s.len = len;
 	s.block_off = 0;
+	*out_room = s.bytes;
 	try {
-		*out_room = block_len ? get_block(i, len) : s.bytes;
+		if (block_len) {
+			*out_room = get_block(len);
+			s.block_off = room_->offset_of(*out_room);
+		}
 	} catch (...) {
-		abandon_task(i);
+		abandon_task(t);
 		throw;
 	}
-	return i;
+	return t;
 }
 
-void core::abandon_task(std::uint32_t i) noexcept
+// Ends a task that was not sent.
+void core::void_task(task *t) noexcept
 {
 	const lock l(m_);
 
-	free_slot(i);
+	complete(t->slot, is_broken_ ? outcome::lost : outcome::cancelled);
 	wake_done();
+	poke();
 }
 
-task *core::commit_task(std::uint32_t i)
+void core::abandon_task(task *t) noexcept
 {
-	std::unique_ptr<task> t(new task);
-	lock l(m_);
+	void_task(t);
+	unref(t);
+}
 
-	if (is_stopping_ || is_broken_)
-		refuse(is_broken_);
-	publish_modules();
-	record &r = recs_[i];
-	r.serial += r.serial == UINT32_MAX ? 2 : 1; // never 0: state 0 is nobody's
-	r.attempts = 0;
-	r.t = t.get();
-	t->owner = shared_from_this();
-	t->slot = i;
-	t->refs.store(2, std::memory_order_relaxed); // nobody else knows it yet
-	stats_.submitted++;
-	stats_.in_flight++;
-	// Relaxed: the ticket's commit publishes it.
-	room_->slot_at(i).state.store(queued(r.serial), std::memory_order_relaxed);
-	const ticket tk{i, r.serial};
-	l.unlock();
-	send_ticket(tk);
-	return t.release();
+void core::commit_task(task *t) noexcept
+{
+	const ticket tk{t->slot, t->serial};
+	std::uint64_t mine = drafted(t->serial);
+
+	if (count_modules() > nr_modules_.load(std::memory_order_relaxed)) [[unlikely]] // read again in there
+		publish_modules();
+	// Relaxed: the ticket's commit publishes it. If it fails, terminate() was faster.
+	if (room_->slot_at(tk.slot).state.compare_exchange_strong(mine, queued(tk.serial), std::memory_order_relaxed))
+		send_ticket(tk);
+	else
+		void_task(t);
 }
 
 void core::send_ticket(ticket tk) noexcept
@@ -180,7 +207,7 @@ try {
 	// for somebody to read results.
 	while (rc == -EAGAIN || rc == -ETIMEDOUT) {
 		lock l(m_);
-		while (!is_reading_ && read_one(l, CH_TRY))
+		while (!is_reading_ && read_some(l, CH_TRY))
 			;
 		l.unlock();
 		rc = ch_channel_send(room_->tasks(), &tk, sizeof(tk), 20000000);
@@ -221,15 +248,32 @@ void core::complete(std::uint32_t i, outcome what) noexcept
 	unref(t);
 }
 
+// What is being written is left to who writes it, who will see that it is void.
 void core::fail_all(outcome what) noexcept
 {
-	for (std::uint32_t i = 0; i < recs_.size(); i++)
-		if (recs_[i].t) {
-			room_->slot_at(i).state.store(0, std::memory_order_relaxed); // tickets are void; nobody needs to hurry
-			complete(i, what);
-		}
+	for (std::uint32_t i = 0; i < recs_.size(); i++) {
+		if (!recs_[i].t)
+			continue;
+		std::atomic<std::uint64_t> &state = room_->slot_at(i).state;
+		std::uint64_t draft = drafted(recs_[i].serial);
+
+		// Relaxed: no worker will need to know, and who writes the draft asks with m_ held.
+		if (state.compare_exchange_strong(draft, 0, std::memory_order_relaxed) || draft == 0)
+			continue;
+		state.store(0, std::memory_order_relaxed); // tickets are void; see above
+		complete(i, what);
+	}
 	wake_done();
 	poke();
+}
+
+// Makes a task's tickets void, if no worker has begun it.
+bool core::take_back(std::uint32_t i) noexcept
+{
+	std::uint64_t waiting = queued(recs_[i].serial);
+
+	// [B2] pairs with [B2] in worker.cpp.
+	return room_->slot_at(i).state.compare_exchange_strong(waiting, 0, std::memory_order_acq_rel);
 }
 
 bool core::cancel(task &t) noexcept
@@ -238,11 +282,9 @@ bool core::cancel(task &t) noexcept
 
 	if (t.is_ready.load(std::memory_order_relaxed)) // set under m_
 		return false;
-	const std::uint32_t i = t.slot;
-	std::uint64_t waiting = queued(recs_[i].serial);
-	if (!room_->slot_at(i).state.compare_exchange_strong(waiting, 0, std::memory_order_acq_rel))
+	if (!take_back(t.slot))
 		return false;
-	complete(i, outcome::cancelled);
+	complete(t.slot, outcome::cancelled);
 	wake_done();
 	poke();
 	return true;
@@ -305,22 +347,19 @@ void throw_outcome(const task &t)
 
 draft::draft(core &c, std::uint64_t name, std::size_t len) : core_(c), len_(len)
 {
-	slot_ = c.begin_task(name, len, &data_);
-	is_mine_ = true;
+	task_ = c.begin_task(name, len, &data_);
 }
 
 draft::~draft()
 {
-	if (is_mine_)
-		core_.abandon_task(slot_);
+	if (task_)
+		core_.abandon_task(task_);
 }
 
-task_ref draft::commit()
+task_ref draft::commit() noexcept
 {
-	task *t = core_.commit_task(slot_);
-
-	is_mine_ = false;
-	return task_ref(t);
+	core_.commit_task(task_);
+	return task_ref(std::exchange(task_, nullptr));
 }
 
 unsigned worker_count(const core &c) noexcept

@@ -75,9 +75,9 @@ public:
 	core &operator=(const core &) = delete;
 
 	// core.cpp
-	std::uint32_t begin_task(std::uint64_t name, std::size_t len, std::byte **out_room);
-	task *commit_task(std::uint32_t slot);
-	void abandon_task(std::uint32_t slot) noexcept;
+	task *begin_task(std::uint64_t name, std::size_t len, std::byte **out_room);
+	void commit_task(task *t) noexcept;
+	void abandon_task(task *t) noexcept;
 	bool cancel(task &t) noexcept;
 	void close() noexcept;
 	pool_stats stats();
@@ -112,16 +112,18 @@ private:
 
 	// core.cpp
 	void publish_modules();
-	bool reserve(lock &l, std::size_t block_len, std::uint32_t *out_slot);
-	std::byte *get_block(std::uint32_t i, std::size_t len);
+	task *reserve(std::size_t block_len);
+	void void_task(task *t) noexcept;
+	std::byte *get_block(std::size_t len);
 	void free_slot(std::uint32_t i) noexcept;
 	void complete(std::uint32_t i, outcome what) noexcept;
 	void fail_all(outcome what) noexcept;
+	bool take_back(std::uint32_t i) noexcept;
 	void send_ticket(ticket t) noexcept;
 
 	// drain.cpp
 	template <class Pred> bool wait_until(lock &l, Pred pred, const deadline &dl);
-	bool read_one(lock &l, std::int64_t timeout_ns);
+	bool read_some(lock &l, std::int64_t timeout_ns);
 	void apply(const std::byte *m, std::size_t len);
 	void take_one();
 	void apply_held(std::unique_ptr<held_message> h);
@@ -147,6 +149,7 @@ private:
 
 	const pool_options opt_;
 	const pid_t creator_;
+	const unsigned generation_; // of the creator
 	std::shared_ptr<room> room_;
 	ch_spawner *spawner_ = nullptr;
 	std::thread monitor_;
@@ -164,13 +167,19 @@ private:
 	bool is_stopping_ = false; // starts no more workers
 	bool is_broken_ = false;   // no workers any more, and none can be started
 	std::uint32_t fence_ = 0, fence_seen_ = 0;
-	std::uint32_t nr_modules_ = 0;   // that the workers know of
+	std::atomic<std::uint32_t> nr_modules_ = 0; // that the workers know of
+	std::uint32_t nr_short_ = 0;     // tasks that wait for memory
 	std::uint32_t early_deaths_ = 0; // in a row, of workers that never got ready
 	std::uint64_t early_since_ns_ = 0; // the first of them
 	std::size_t blocks_ = 0;         // bytes of arguments in blocks
 	std::shared_ptr<std::atomic<std::size_t>> held_; // bytes of results that lie in shared memory
 	pool_stats stats_;
 };
+
+inline std::uint32_t next_serial(std::uint32_t s)
+{
+	return s == UINT32_MAX ? 1 : s + 1; // never 0: that state is nobody's
+}
 
 // drain.cpp says why nobody is forgotten.
 template <class Pred> bool core::wait_until(lock &l, Pred pred, const deadline &dl)
@@ -179,7 +188,7 @@ template <class Pred> bool core::wait_until(lock &l, Pred pred, const deadline &
 
 	while (!(is_done = pred())) {
 		if (!is_reading_) {
-			if (!read_one(l, dl.left_ns()) && dl.is_over())
+			if (!read_some(l, dl.left_ns()) && dl.is_over())
 				break;
 			continue;
 		}

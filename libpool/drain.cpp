@@ -54,24 +54,32 @@ void core::join()
 	wait_until(l, [&] { return free_.size() == recs_.size() || is_broken_; }, deadline(CH_FOREVER));
 }
 
-// Reads one message and acts on it. False: none came in time. The lock is open meanwhile.
-bool core::read_one(lock &l, std::int64_t timeout_ns)
+// Reads what is there, but not for ever, and acts on it. False: nothing came in time. The lock is open meanwhile.
+bool core::read_some(lock &l, std::int64_t timeout_ns)
 {
-	alignas(8) std::byte buf[small_message];
+	constexpr int batch = 16;
+	alignas(8) std::byte buf[batch][small_message];
+	ssize_t len[batch];
+	int nr = 0;
+	ssize_t n;
 
 	is_reading_ = true;
 	l.unlock();
-	const ssize_t n = ch_channel_recv(room_->results(), buf, sizeof(buf), timeout_ns);
+	do {
+		n = ch_channel_recv(room_->results(), buf[nr], small_message, nr ? CH_TRY : timeout_ns);
+		if (n >= 0)
+			len[nr++] = n;
+	} while (n >= 0 && nr < batch);
 	l.lock();
 	is_reading_ = false;
-	if (n == -EAGAIN || n == -ETIMEDOUT)
-		return false;
-	if (n >= static_cast<ssize_t>(sizeof(result_head)))
-		apply(buf, static_cast<std::size_t>(n));
-	else if (n == -ENOBUFS)
+	for (int i = 0; i < nr; i++)
+		apply(buf[i], static_cast<std::size_t>(len[i]));
+	if (n == -ENOBUFS)
 		take_one();
-	else
-		give_up_locked(std::strerror(n < 0 ? static_cast<int>(-n) : EPROTO));
+	else if (n < 0 && n != -EAGAIN && n != -ETIMEDOUT)
+		give_up_locked(std::strerror(static_cast<int>(-n)));
+	else if (nr == 0)
+		return false;
 	wake_done();
 	return true;
 }
@@ -118,6 +126,8 @@ void core::apply(const std::byte *m, std::size_t len)
 {
 	result_head h;
 
+	if (len < sizeof(h))
+		return;
 	std::memcpy(&h, m, sizeof(h));
 	if (h.kind == result_kind::fence && static_cast<std::int32_t>(h.serial - fence_seen_) > 0)
 		fence_seen_ = h.serial;
@@ -193,7 +203,7 @@ void core::pass_fence()
 		l.lock();
 		if (rc != -ETIMEDOUT)
 			break;
-		while (!is_reading_ && read_one(l, CH_TRY))
+		while (!is_reading_ && read_some(l, CH_TRY))
 			;
 	}
 	wait_until(l, [&] { return static_cast<std::int32_t>(fence_seen_ - h.serial) >= 0 || is_broken_; },

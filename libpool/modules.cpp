@@ -108,10 +108,12 @@ template <class Pred> bool find(Pred pred, module &out)
 	return s.is_found;
 }
 
-std::mutex mutex; // of both lists
+std::mutex mutex; // of the next
 std::vector<module> known;
 std::atomic<std::uint32_t> nr_known; // how many, to be asked without the lock
-std::vector<module> resolved; // worker: by the owner's index; code_end 0: not looked for yet
+
+// Of a worker, whose one thread alone uses them.
+std::vector<module> resolved; // by the owner's index; code_end 0: not looked for yet
 fingerprint (*source)(std::uint32_t) = nullptr;
 
 module resolve(std::uint32_t index)
@@ -193,11 +195,10 @@ const void *address_of(std::uint64_t name)
 
 	if (index >= max_modules)
 		throw error(EPROTO, "task: damaged name of a function");
-	const std::lock_guard<std::mutex> lock(mutex);
 	if (index >= resolved.size())
 		resolved.resize(index + 1);
 	module &m = resolved[index];
-	if (!m.code_end)
+	if (!m.code_end) [[unlikely]]
 		m = resolve(index);
 	const std::uintptr_t at = m.base + offset_of(name);
 	if (at < m.code || at >= m.code_end)

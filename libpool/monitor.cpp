@@ -164,7 +164,7 @@ void core::again(record &r, std::uint32_t i, std::vector<ticket> &out) noexcept
 		r.t->data = nullptr;
 		r.t->len = 0;
 	}
-	r.serial += r.serial == UINT32_MAX ? 2 : 1;
+	r.serial = next_serial(r.serial);
 	// Relaxed: the ticket's commit publishes it.
 	room_->slot_at(i).state.store(queued(r.serial), std::memory_order_relaxed);
 	out.push_back(ticket{i, r.serial});
@@ -217,10 +217,10 @@ void core::end_monitor() noexcept
 	lock l(m_);
 	for (worker &w : workers_)
 		w.is_running = false;
-	// Every task is over. Whoever reads still is woken and sees that; then nobody uses the shared memory, which
-	// futures that are kept longer than the pool need not hold.
+	// Every task is over, or will be when who writes it has done so. Whoever reads still is woken and sees that; then
+	// nobody uses the shared memory, which futures that are kept longer than the pool need not hold.
 	poke();
-	wait_until(l, [this] { return !is_reading_; }, deadline(CH_FOREVER));
+	wait_until(l, [this] { return stats_.in_flight == 0 && !is_reading_; }, deadline(CH_FOREVER));
 	room_.reset();
 }
 
@@ -252,9 +252,7 @@ void core::terminate(nanoseconds patience) noexcept
 
 	is_open_ = false;
 	for (std::uint32_t i = 0; i < recs_.size(); i++) {
-		std::uint64_t waiting = queued(recs_[i].serial);
-
-		if (recs_[i].t && room_->slot_at(i).state.compare_exchange_strong(waiting, 0, std::memory_order_acq_rel))
+		if (recs_[i].t && take_back(i))
 			complete(i, outcome::cancelled);
 	}
 	wake_done();

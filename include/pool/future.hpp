@@ -28,7 +28,7 @@ struct CH_API task {
 	std::atomic<bool> is_ready{false}; // [T1] set last, under the core's lock; what follows is then final
 	outcome what = outcome::none;
 	bool is_held = false; // the bytes lie in shared memory still; held says how to let go
-	std::uint32_t slot = 0, serial = 0;
+	std::uint32_t slot = 0, serial = 0; // as it was submitted
 	std::uint32_t attempts = 0; // for died
 	std::int32_t status = 0;
 	pid_t pid = 0;

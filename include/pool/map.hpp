@@ -29,12 +29,11 @@ public:
 	draft(const draft &) = delete;
 	draft &operator=(const draft &) = delete;
 	std::span<std::byte> room() const noexcept { return {data_, len_}; }
-	task_ref commit();
+	task_ref commit() noexcept;
 
 private:
 	core &core_;
-	std::uint32_t slot_ = 0;
-	bool is_mine_ = false;
+	task *task_ = nullptr;
 	std::size_t len_;
 	std::byte *data_ = nullptr;
 };

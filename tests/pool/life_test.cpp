@@ -91,6 +91,49 @@ Test(pool_life, a_thread_that_waits_learns_that_the_pool_was_ended)
 	cr_assert_eq(code.load(), ECANCELED);
 }
 
+// Takes long to be written.
+struct slow_argument {
+	template <class A> void save(A &ar) const
+	{
+		usleep(2000);
+		ar(1);
+	}
+	template <class A> void load(A &ar)
+	{
+		int i;
+
+		ar(i);
+	}
+};
+
+Test(pool_life, terminate_while_other_threads_submit_crashes_and_hangs_nobody)
+{
+	for (int round = 0; round < 10; round++) {
+		ch::pool p({.workers = 1, .memory = 8 << 20});
+		std::vector<std::thread> threads;
+		std::atomic<int> nr_begun = 0, nr_ended = 0;
+
+		for (int t = 0; t < 4; t++)
+			threads.emplace_back([&, t] {
+				nr_begun++;
+				while (error_of([&] {
+					       if (t == 0)
+						       p.submit([](slow_argument) {}, slow_argument()).get();
+					       else
+						       p.submit([](std::vector<char>) {}, std::vector<char>(1 << 20)).get();
+				       }) == 0)
+					;
+				nr_ended++;
+			});
+		AWAIT(nr_begun == 4);
+		usleep(static_cast<useconds_t>(round) * 1000);
+		p.terminate();
+		for (std::thread &t : threads)
+			t.join();
+		cr_assert_eq(nr_ended.load(), 4);
+	}
+}
+
 Test(pool_life, an_exception_that_leaves_the_pools_scope_is_not_held_up_by_tasks)
 {
 	std::vector<pid_t> pids;
