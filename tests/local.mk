@@ -33,7 +33,10 @@ check_PROGRAMS += \
 	tests/conform/spawn_test \
 	tests/proc/fork_test \
 	tests/proc/many_test \
-	tests/proc/quiet_test
+	tests/proc/quiet_test \
+	tests/unit/descr_test \
+	tests/unit/event_test \
+	tests/unit/run_test
 endif
 tests_conform_channel_end_test_SOURCES  = tests/conform/channel_end_test.c tests/support/support.h
 tests_conform_channel_end_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
@@ -77,6 +80,15 @@ tests_proc_many_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_proc_quiet_test_SOURCES  = tests/proc/quiet_test.c tests/support/support.h
 tests_proc_quiet_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_proc_quiet_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_unit_descr_test_SOURCES  = tests/unit/descr_test.cpp tests/support/support.h
+tests_unit_descr_test_CPPFLAGS = $(UNIT_TEST_CPPFLAGS)
+tests_unit_descr_test_LDADD    = $(UNIT_TEST_LIBS)
+tests_unit_event_test_SOURCES  = tests/unit/event_test.cpp tests/support/support.h
+tests_unit_event_test_CPPFLAGS = $(UNIT_TEST_CPPFLAGS)
+tests_unit_event_test_LDADD    = $(UNIT_TEST_LIBS)
+tests_unit_run_test_SOURCES  = tests/unit/run_test.cpp tests/support/support.h
+tests_unit_run_test_CPPFLAGS = $(UNIT_TEST_CPPFLAGS)
+tests_unit_run_test_LDADD    = $(UNIT_TEST_LIBS)
 
 # One list of the programs that ThreadSanitizer runs: make check TESTS='$(STRESS)'.
 STRESS = \

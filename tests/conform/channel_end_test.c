@@ -327,3 +327,85 @@ Test(end, destroying_the_pool_wakes_its_channels, .init = setup)
 	cr_assert_eq(child_end(pid), 0);
 	cr_assert_eq(b->value[0], -ESTALE);
 }
+
+/* Makes a channel that ends with it, and leaves as value[0] says: killed, exit, detach of the pool. */
+static int makes_a_channel_of_its_own(void *arg)
+{
+	struct board *b = arg;
+	struct ch_channel_attr attr = CH_CHANNEL_ATTR_INIT;
+	struct ch_channel *own = NULL;
+	struct ch_pool *mine = NULL;
+	char bytes[2000] = { 0 };
+
+	await_post(b, 3);
+	EXPECT(ch_pool_attach(&b->descr, &mine) == 0);
+	attr.capacity = 4;
+	attr.flags = CH_CHANNEL_ENDS_WITH_CREATOR;
+	EXPECT(ch_channel_create(mine, &attr, &own) == 0);
+	EXPECT(ch_channel_send(own, bytes, sizeof(bytes), CH_TRY) == 0);
+	EXPECT(ch_channel_get_descr(own, (struct ch_descr *)b->text) == 0);
+	post(b, 0);
+	await_post(b, 1);
+	if (b->value[0] == 0)
+		return wait_to_be_killed();
+	if (b->value[0] == 1)
+		return 0;
+	ch_channel_detach(own);
+	ch_pool_detach(mine);
+	post(b, 2);
+	return wait_to_be_killed();
+}
+
+static int waits_at_it(void *arg)
+{
+	struct board *b = arg;
+	struct ch_channel *own = NULL;
+	char bytes[2000];
+
+	EXPECT(ch_channel_attach((struct ch_descr *)b->text, &own) == 0);
+	EXPECT(ch_channel_recv(own, bytes, sizeof(bytes), CH_FOREVER) == 2000);
+	post(b, 4);
+	EXPECT(ch_channel_recv(own, bytes, sizeof(bytes), CH_FOREVER) == -ESTALE);
+	ch_channel_detach(own);
+	return 0;
+}
+
+Test(end, a_channel_may_end_with_its_creator, .init = setup, .fini = teardown)
+{
+	for (int how = 0; how < 3; how++) {
+		struct board *b = board_new();
+		struct ch_channel *late = NULL;
+		pid_t creator, waiter;
+
+		cr_assert_eq(ch_pool_get_descr(pool, &b->descr), 0);
+		b->value[0] = how;
+		creator = child_start(makes_a_channel_of_its_own, b);
+		post(b, 3);
+		await_post(b, 0);
+		waiter = child_start(waits_at_it, b);
+		await_post(b, 4);
+		await_asleep(waiter);
+		post(b, 1);
+		if (how == 2)
+			await_post(b, 2);
+		cr_assert_eq(how == 1 ? child_end(creator) : -child_kill(creator), how == 1 ? 0 : SIGKILL);
+		cr_assert_eq(child_end(waiter), 0, "way %d", how);
+		while (ch_pool_sweep(pool) > 0)
+			;
+		cr_assert_eq(ch_channel_attach((struct ch_descr *)b->text, &late), -ESTALE);
+		cr_assert(pool_is_as_before(pool, &before));
+	}
+}
+
+Test(end, unknown_flags_are_invalid, .init = setup, .fini = teardown)
+{
+	struct ch_channel_attr attr = CH_CHANNEL_ATTR_INIT;
+	struct ch_channel *out = NULL;
+
+	attr.flags = 2;
+	cr_assert_eq(ch_channel_create(pool, &attr, &out), -EINVAL);
+	attr.flags = 0;
+	attr.reserved = 1;
+	cr_assert_eq(ch_channel_create(pool, &attr, &out), -EINVAL);
+	cr_assert_null(out);
+}

@@ -279,6 +279,12 @@ Test(pool, lives_in_a_segment_that_outlives_it)
 	attr.len = 1 << 20;
 	cr_assert_eq(ch_pool_create(&attr, &pool), -EINVAL, "len together with segment");
 	attr.len = 0;
+	attr.max_peers = 8;
+	cr_assert_eq(ch_pool_create(&attr, &pool), -EINVAL, "max_peers together with segment");
+	attr.max_peers = 0;
+	attr.flags = CH_ANONYMOUS;
+	cr_assert_eq(ch_pool_create(&attr, &pool), -EINVAL, "flags together with segment");
+	attr.flags = 0;
 	cr_assert_eq(ch_pool_create(&attr, &pool), 0, "%s", ch_errmsg());
 	cr_assert_eq(ch_pool_create(&attr, &second), -EEXIST);
 	p = alloc(pool, 1000);

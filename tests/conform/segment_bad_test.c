@@ -10,6 +10,7 @@
 #include "../support/support.h"
 #include <criterion/criterion.h>
 #include <sched.h>
+#include <sys/mount.h>
 
 TestSuite(segment_bad, .timeout = WATCHDOG_S);
 
@@ -244,5 +245,38 @@ Test(segment_bad, another_pid_namespace_is_not_permitted)
 	unlink(path);
 	if (status == 77)
 		cr_skip_test("may not make a pid namespace here");
+	cr_assert_eq(status, 0);
+}
+
+/* Forked before the library looked at /dev/shm for the first time. */
+static int attach_from_another_dev_shm(void *arg)
+{
+	struct board *b = arg;
+	struct ch_segment *seg = NULL;
+
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	    mount("tmpfs", "/dev/shm", "tmpfs", 0, NULL) < 0) {
+		post(b, 1);
+		return 77;
+	}
+	post(b, 1);
+	await_post(b, 0);
+	EXPECT(ch_segment_attach(&b->descr, &seg) == -EHOSTUNREACH);
+	return 0;
+}
+
+Test(segment_bad, another_dev_shm_is_another_node)
+{
+	struct board *b = board_new();
+	pid_t pid = child_start(attach_from_another_dev_shm, b);
+	int status;
+
+	await_post(b, 1);
+	b->descr = leave_segment();
+	post(b, 0);
+	status = child_end(pid);
+	unlink(path);
+	if (status == 77)
+		cr_skip_test("may not mount here");
 	cr_assert_eq(status, 0);
 }

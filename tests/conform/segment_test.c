@@ -355,3 +355,42 @@ Test(segment, destroyed_and_made_anew_is_stale)
 	cr_assert_null(out);
 	ch_segment_destroy(seg);
 }
+
+static int writes_into_it(void *arg)
+{
+	memset(arg, 7, 8192);
+	return 0;
+}
+
+Test(segment, an_anonymous_one_has_no_file_and_is_shared_with_children)
+{
+	struct ch_segment_attr attr = CH_SEGMENT_ATTR_INIT;
+	struct ch_segment *seg = NULL;
+	struct stat st;
+	char path[256];
+
+	attr.len = 8192;
+	attr.flags = CH_ANONYMOUS;
+	cr_assert_eq(ch_segment_create(&attr, &seg), 0, "%s", ch_errmsg());
+	segment_path(seg, path, sizeof(path));
+	cr_assert_eq(stat(path, &st), -1, "%s", path);
+	cr_assert_eq(child_end(child_start(writes_into_it, ch_segment_addr(seg))), 0);
+	cr_assert_eq(*((char *)ch_segment_addr(seg) + 8191), 7);
+	ch_segment_destroy(seg);
+}
+
+Test(segment, unknown_flags_and_a_named_anonymous_one_are_invalid)
+{
+	struct ch_segment_attr attr = CH_SEGMENT_ATTR_INIT;
+	struct ch_segment *seg = NULL;
+
+	attr.flags = 2;
+	cr_assert_eq(ch_segment_create(&attr, &seg), -EINVAL);
+	attr.flags = CH_ANONYMOUS;
+	attr.name = "test-anonymous";
+	cr_assert_eq(ch_segment_create(&attr, &seg), -EINVAL);
+	attr.flags = 0;
+	attr.reserved = 1;
+	cr_assert_eq(ch_segment_create(&attr, &seg), -EINVAL);
+	cr_assert_null(seg);
+}

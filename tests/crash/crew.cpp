@@ -18,7 +18,7 @@ static void on_crash_point(int point)
 	if (!self)
 		return;
 	the.ev->passes[static_cast<int>(self->what)][point]++;
-	if (point == ch::core::CP_recv_found)
+	if (point == ch::core::CP_recv_found || point == ch::core::CP_recover_found)
 		self->found = true;
 	if (point == ch::core::CP_recv_delivered)
 		self->delivered = true;
@@ -272,6 +272,25 @@ static int receive_copy(struct ch_channel *ch, int64_t timeout)
 	leave(ch);
 }
 
+/* A channel of its own, that ends with it whether it is killed or forgets. */
+static void make_a_channel(struct ch_channel *ch, const char *bytes)
+{
+	struct ch_channel_attr attr = CH_CHANNEL_ATTR_INIT;
+	struct ch_channel *own = nullptr;
+
+	attr.capacity = 4;
+	attr.flags = CH_CHANNEL_ENDS_WITH_CREATOR;
+	in_call = "create";
+	if (int err = ch_channel_create(ch_channel_get_pool(ch), &attr, &own); err < 0) {
+		if (err != -ENOSPC)
+			fail(ch, err);
+		return;
+	}
+	ch_channel_send(own, bytes, rnd(&rs) % 5000, CH_TRY);
+	if (rnd(&rs) % 8)
+		ch_channel_destroy(own);
+}
+
 /* Attaches the side channel, leaves messages in it, and most times destroys it. */
 [[noreturn]] static void end_channels()
 {
@@ -297,6 +316,7 @@ static int receive_copy(struct ch_channel *ch, int64_t timeout)
 			if (rnd(&rs) % 2)
 				ch_channel_recv(ch, bytes, sizeof(bytes), CH_TRY);
 		}
+		make_a_channel(ch, bytes);
 		self->nr_done++;
 		rnd(&rs) % 2 ? ch_channel_destroy(ch) : ch_channel_detach(ch);
 	}
