@@ -29,21 +29,24 @@ std::atomic<std::uint64_t> generation{1};
 // Never destroyed: threads may still use it while the process ends.
 cache &the_cache()
 {
-	static cache *const c = [] {
-		pthread_atfork([] { the_cache().lock.lock(); }, [] { the_cache().lock.unlock(); },
-			       [] {
-				       cache &mine = the_cache();
-
-				       generation.fetch_add(1, std::memory_order_relaxed); // the child has one thread
-				       std::move(mine.all.begin(), mine.all.end(), std::back_inserter(mine.parents));
-				       mine.all.clear();
-				       mine.lock.unlock();
-			       });
-		return new cache;
-	}();
+	static cache *const c = new cache;
 
 	return *c;
 }
+
+void after_fork_in_child()
+{
+	cache &c = the_cache();
+
+	generation.fetch_add(1, std::memory_order_relaxed); // the child has one thread
+	std::move(c.all.begin(), c.all.end(), std::back_inserter(c.parents));
+	c.all.clear();
+	c.lock.unlock();
+}
+
+// When the library is loaded: no fork may go uncounted.
+[[maybe_unused]] const int registered =
+	pthread_atfork([] { the_cache().lock.lock(); }, [] { the_cache().lock.unlock(); }, after_fork_in_child);
 
 bool same(const descriptor &a, const descriptor &b)
 {

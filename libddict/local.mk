@@ -21,6 +21,6 @@ libddict_la_SOURCES = \
 libddict_la_CPPFLAGS = $(AM_CPPFLAGS) $(XXHASH_CFLAGS)
 libddict_la_LIBADD   = libchannels.la $(XXHASH_LIBS)
 libddict_la_LDFLAGS  = $(AM_LDFLAGS) -version-info $(DDICT_LT_VERSION) -no-undefined \
-	-Wl,--version-script=$(top_srcdir)/libddict/libddict.map
+	-Wl,-z,nodelete -Wl,--version-script=$(top_srcdir)/libddict/libddict.map
 EXTRA_libddict_la_DEPENDENCIES = $(top_srcdir)/libddict/libddict.map
 EXTRA_DIST += libddict/libddict.map

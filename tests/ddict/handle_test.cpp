@@ -182,6 +182,20 @@ Test(ddict_handle, a_fork_of_the_creator_does_not_end_the_dictionary)
 	delete d;
 }
 
+Test(ddict_handle, a_fork_before_the_first_use_does_not_end_it_either)
+{
+	auto *d = new ddict<int, int>({.managers = 1});
+	const pid_t child = start_child([&] {
+		delete d;
+		return true;
+	});
+
+	cr_assert_eq(child_end(child), 0);
+	d->put(1, 1);
+	cr_assert_eq(d->get(1), 1);
+	delete d;
+}
+
 Test(ddict_handle, grandchildren_use_an_inherited_handle)
 {
 	ddict<int, int> d({.managers = 2});
