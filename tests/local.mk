@@ -7,7 +7,7 @@
 # tests/stress   plain main(), so that ThreadSanitizer can run them; a short run by default
 # tests/crash    plain main(): torture --kills N --seed S
 # tests/fuzz     libFuzzer targets; with driver.cpp a short random run of each
-# tests/lint, tests/abi   scripts
+# tests/lint, tests/abi, tests/model   scripts
 # Exit 77 means skipped. Each program runs in a /dev/shm and a process namespace of its own and must leave nothing in
 # either; CH_TEST_SEED=N repeats a random run.
 LOG_COMPILER = $(top_srcdir)/tests/support/alone.sh
@@ -122,4 +122,5 @@ tests_fuzz_shm_fuzz_SOURCES = tests/fuzz/driver.cpp tests/fuzz/shm_fuzz.cpp test
 tests_fuzz_shm_fuzz_LDADD   = libchannels.la
 
 include $(top_srcdir)/tests/ddict/local.mk
+include $(top_srcdir)/tests/model/local.mk
 include $(top_srcdir)/tests/pool/local.mk

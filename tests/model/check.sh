@@ -1,0 +1,54 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# check.sh - the models, exhaustively on small configurations: the right ones hold, each seeded bug is found.
+# CH_MODEL_LARGE=1 adds the larger ones (some minutes and 8 GiB each).
+command -v spin >/dev/null || { echo "no spin(1)"; exit 77; }
+models=$(cd "${srcdir:-.}/tests/model" && pwd) || exit 1
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+cd "$dir" || exit 1
+rc=0
+
+# verdict model flags...: prints "errors: N" and how many states there were
+verdict()
+{
+	model=$1
+	shift
+	${CC:-cc} -E -P -x c "$@" "$models/$model.pml" >m.pml && spin -a m.pml >/dev/null &&
+		${CC:-cc} -O2 -w -DSAFETY -DCOLLAPSE -DVECTORSZ=2048 -o pan pan.c || { echo "cannot build $model"; exit 1; }
+	./pan -E -m3000000 >out
+	grep -q 'max search depth too small\|out of memory\|Search not completed' out && ! grep -q 'errors: [1-9]' out &&
+		echo "incomplete:" && return
+	grep -o 'errors: [0-9]*' out
+}
+
+holds()
+{
+	v=$(verdict "$@")
+	echo "$*: $v, $(grep -o '[0-9]* states, stored' out)"
+	test "$v" = 'errors: 0' || rc=1
+}
+
+finds()
+{
+	v=$(verdict "$@")
+	echo "$*: $v, as it must be"
+	test "$v" = 'errors: 1' || rc=1
+}
+
+holds event -DNN=2 -DNW=2
+for bug in NOBARRIER BLINDDOZE NOASK BLINDDISARM NOLOOK; do
+	finds event -DNN=3 -DNW=2 -D$bug
+done
+holds ring -DNP=1 -DNC=1 -DNS=2 -DM=1 -DCR=2 -DREUSE=1 -DBLK
+holds ring -DNP=1 -DNC=2 -DNS=1 -DM=1 -DCR=1 -DBLK
+finds ring -DNP=2 -DNC=1 -DCR=1 -DBLK -DNOKEEP
+finds ring -DNP=2 -DNC=1 -DCR=1 -DBLK -DLATEBLK
+finds ring -DNP=1 -DNC=2 -DCR=1 -DBLK -DNOGIVE
+finds ring -DNP=1 -DNC=2 -DCR=1 -DNOSWAKE
+if test -n "${CH_MODEL_LARGE:-}"; then
+	holds event -DNN=2 -DNW=3
+	holds ring -DNP=2 -DNC=1 -DM=1 -DCR=1 -DBLK
+	holds ring -DNP=2 -DNC=2 -DM=1 -DCR=0
+fi
+exit $rc
