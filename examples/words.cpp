@@ -72,22 +72,29 @@ bool is_letter(char c)
 	return letters[static_cast<unsigned char>(c)] != 0;
 }
 
-// Counts the words that begin in text[begin, end); they may go on behind end.
-std::uint64_t count_text(std::string_view text, std::size_t begin, std::size_t end, counts &table)
+// Counts the words that begin in text[begin, end); they may go on behind end. The text is turned into letters and
+// zeros.
+std::uint64_t count_text(std::string &text, std::size_t begin, std::size_t end, counts &table)
 {
 	std::uint64_t words = 0;
-	std::string word;
 
-	for (std::size_t i = begin; i < end;) {
-		if (!is_letter(text[i])) {
+	for (char &c : text)
+		c = static_cast<char>(letters[static_cast<unsigned char>(c)]);
+	for (std::size_t i = begin; i < end; words++) {
+		while (i < end && !text[i])
 			i++;
-			continue;
-		}
-		for (word.clear(); i < text.size() && is_letter(text[i]); i++)
-			if (word.size() < word_max)
-				word.push_back(static_cast<char>(letters[static_cast<unsigned char>(text[i])]));
-		table[word]++;
-		words++;
+		if (i == end)
+			break;
+		const std::size_t from = i;
+
+		while (i < text.size() && text[i])
+			i++;
+		const std::string_view word(text.data() + from, std::min(i - from, word_max));
+
+		if (const auto it = table.find(word); it != table.end())
+			it->second++;
+		else
+			table.emplace(word, 1);
 	}
 	return words;
 }
