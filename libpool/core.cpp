@@ -109,24 +109,29 @@ task *core::reserve(std::size_t block_len)
 	blocks_ += block_len;
 	stats_.submitted++;
 	stats_.in_flight++;
+	// [B3] pairs with [B3] in commit_task: the slot's last writer may have been another thread. The tickets and
+	// results between us order that too, but through another process, where ThreadSanitizer does not look.
+	(void)room_->slot_at(i).state.load(std::memory_order_acquire);
 	// Relaxed: nobody has been told of it.
 	room_->slot_at(i).state.store(drafted(r.serial), std::memory_order_relaxed);
 	return t.release();
 }
 
 // Memory for long arguments. When it is short, waits for tasks to end; when none is under way, gives up.
-std::byte *core::get_block(std::size_t len)
+std::byte *core::get_block(record &r, std::size_t len)
 {
 	void *p = nullptr;
 
 	for (int tries = 0;; tries++) {
 		const int rc = ch_pool_alloc(room_->pool(), len, CH_TRY, &p);
 
-		if (rc == 0)
-			return static_cast<std::byte *>(p);
-		if (rc != -ENOSPC)
+		if (rc < 0 && rc != -ENOSPC)
 			raise(rc);
 		lock l(m_);
+		if (rc == 0) {
+			r.block = p;
+			return static_cast<std::byte *>(p);
+		}
 		const std::uint64_t done = stats_.done;
 		const bool is_alone = stats_.in_flight == ++nr_short_; // all that is there waits for memory as we do
 		if (is_alone && ((*held_ == 0 && blocks_ == len) || tries > 1000)) {
@@ -159,7 +164,7 @@ task *core::begin_task(std::uint64_t name, std::size_t len, std::byte **out_room
 	*out_room = s.bytes;
 	try {
 		if (block_len) {
-			*out_room = get_block(len);
+			*out_room = get_block(recs_[t->slot], len);
 			s.block_off = room_->offset_of(*out_room);
 		}
 	} catch (...) {
@@ -192,8 +197,9 @@ void core::commit_task(task *t) noexcept
 
 	if (count_modules() > nr_modules_.load(std::memory_order_relaxed)) [[unlikely]] // read again in there
 		publish_modules();
-	// Relaxed: the ticket's commit publishes it. If it fails, terminate() was faster.
-	if (room_->slot_at(tk.slot).state.compare_exchange_strong(mine, queued(tk.serial), std::memory_order_relaxed))
+	// [B3] pairs with [B3] in reserve. To workers the ticket's commit publishes it. If it fails, terminate() was faster.
+	if (room_->slot_at(tk.slot).state.compare_exchange_strong(mine, queued(tk.serial), std::memory_order_release,
+								  std::memory_order_relaxed))
 		send_ticket(tk);
 	else
 		void_task(t);
@@ -221,12 +227,11 @@ try {
 // Gives slot and block back; the record keeps its serial.
 void core::free_slot(std::uint32_t i) noexcept
 {
-	slot &s = room_->slot_at(i);
 	record &r = recs_[i];
 
-	if (s.block_off)
-		ch_pool_free(room_->pool(), room_->at(s.block_off));
-	s.block_off = 0;
+	if (r.block)
+		ch_pool_free(room_->pool(), r.block);
+	r.block = nullptr;
 	blocks_ -= r.block_len;
 	r.block_len = 0;
 	r.t = nullptr;

@@ -103,7 +103,8 @@ private:
 	struct record { // of a slot; under m_
 		task *t = nullptr;
 		std::uint32_t serial = 0, attempts = 0;
-		std::size_t block_len = 0;
+		std::size_t block_len = 0; // of its arguments
+		void *block = nullptr;     // where they are, if not in the slot
 	};
 	struct worker {
 		ch_peer peer{};
@@ -114,7 +115,7 @@ private:
 	void publish_modules();
 	task *reserve(std::size_t block_len);
 	void void_task(task *t) noexcept;
-	std::byte *get_block(std::size_t len);
+	std::byte *get_block(record &r, std::size_t len);
 	void free_slot(std::uint32_t i) noexcept;
 	void complete(std::uint32_t i, outcome what) noexcept;
 	void fail_all(outcome what) noexcept;

@@ -13,6 +13,9 @@ check_PROGRAMS += \
 	tests/pool/map_test \
 	tests/pool/wait_test
 endif
+STRESS += tests/pool/threads_stress
+tests_pool_threads_stress_SOURCES = tests/pool/threads_stress.cpp
+tests_pool_threads_stress_LDADD   = libpool.la libchannels.la
 tests_pool_archive_test_SOURCES  = tests/pool/archive_test.cpp
 tests_pool_archive_test_CPPFLAGS = $(POOL_TEST_CPPFLAGS)
 tests_pool_archive_test_LDADD    = $(CRITERION_LIBS)
