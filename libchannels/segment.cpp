@@ -82,7 +82,6 @@ static void process_init() noexcept
 	if (is_done)
 		return;
 	is_done = true;
-	event_process_init();
 	pthread_atfork(fork_prepare, fork_parent, fork_child);
 }
 
@@ -190,6 +189,7 @@ int segment_join(ch_segment *seg) noexcept
 		return i;
 	if (seg->hdr->pid_ns != peer_pid_namespace())
 		return fail(-EPERM, "segment %s belongs to another pid namespace: share that namespace", seg->name);
+	event_process_init(); // a forked child too
 	keeper_start();
 	for (int again = 0; (i = claim_slot(seg)) == -ENOSPC; again++)
 		if (again || sweep_dead(seg) == 0)
@@ -235,7 +235,11 @@ void segment_unref(ch_segment *seg) noexcept
 static int map_new(int fd, u64 len, u8 **out) noexcept
 {
 	// fallocate gives tmpfs pages now, so that running out of memory is an error here and no signal later.
-	int rc = posix_fallocate(fd, 0, static_cast<off_t>(len));
+	int rc;
+
+	do
+		rc = posix_fallocate(fd, 0, static_cast<off_t>(len));
+	while (rc == EINTR);
 
 	if (rc != 0)
 		return fail(rc == EFBIG ? -ENOSPC : -rc, "segment: no room for %llu bytes in /dev/shm",
