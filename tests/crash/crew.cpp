@@ -23,6 +23,7 @@ static void on_crash_point(int point)
 	if (point == ch::core::CP_recv_delivered)
 		self->delivered = true;
 	if (point == self->kill_point && !the.ev->stop && --self->countdown <= 0) {
+		self->is_exact = gettid() == getpid();
 		self->died_at = point + 1;
 		the.ev->hits[point]++;
 		kill(getpid(), SIGKILL);

@@ -158,7 +158,7 @@ void director::start(child &c)
 
 void director::judge_consumer(const child &c)
 {
-	const bool hooked = nr_crash_points() > 0, at_point = c.died_at != 0;
+	const bool hooked = nr_crash_points() > 0, at_point = c.died_at != 0 && c.is_exact;
 	const bool in_hand = c.stage != IDLE && (c.found || !hooked);
 
 	r_.in_hand += in_hand;

@@ -7,10 +7,10 @@
  * each message that arrived. What a process had in hand when it was killed is judged as follows.
  *
  *   producer   The message it was sending may have arrived or not; later ones must not have.
- *   consumer   Killed at a crash point: the hook saw whether the delivery was done, so the message counts as
- *              received, or must come to somebody else. Killed at random in recv: the buffer, which lies in the
+ *   consumer   Killed at a crash point by its working thread: the hook saw whether the delivery was done, so the
+ *              message counts as received, or must come to somebody else. Killed at any other instant in recv: the buffer, which lies in the
  *              evidence, names the message; if nobody else received it, its delivery cannot be decided (ambiguous).
- *              Killed at random in take: nothing names the message, so one that is missing may be explained by
+ *              Killed so in take: nothing names the message, so one that is missing may be explained by
  *              each such kill (unseen).
  *
  * A message that a killed consumer had claimed is delivered late: order per producer holds apart from as many
@@ -54,8 +54,9 @@ struct child {
 	bool inherits; /* uses the parent's handle instead of attaching itself */
 	bool killed;   /* by the parent */
 	std::atomic<int> stage;
-	std::atomic<int> died_at; /* crash point + 1 */
-	std::atomic<bool> found;  /* recv or take has looked at a message */
+	std::atomic<int> died_at;     /* crash point + 1 */
+	std::atomic<bool> is_exact;   /* the thread that works was at that point, not the library's own */
+	std::atomic<bool> found;      /* recv or take has looked at a message */
 	std::atomic<bool> delivered;
 	std::atomic<uint64_t> nr_done;
 	union {

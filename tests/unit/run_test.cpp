@@ -107,7 +107,8 @@ Test(run, wild_indices_and_addresses_are_no_blocks)
 {
 	memory mem(16);
 	block_place b;
-	const u64 wild[] = { 1, 31, 32, 16 * WORDS_PER_PAGE, 16 * WORDS_PER_PAGE - 1, u64{ 1 } << 40, ~u64{ 0 }, ~u64{ 0 } / 32 };
+	const u64 wild[] = { 1, 31, 32, 16 * WORDS_PER_PAGE, 16 * WORDS_PER_PAGE - 1,
+			     u64{ 1 } << 40, ~u64{ 0 }, ~u64{ 0 } / 32 };
 
 	for (u64 index : wild)
 		cr_assert_not(block_find(*mem.map, index, b));
