@@ -5,6 +5,7 @@
 // what follows it. Batches and pages are records behind one header. Whoever reads copies the header out first, and
 // checks every length against the message it came in: the other side may be damaged or hostile.
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -86,28 +87,30 @@ template <class T> T load(const void *from)
 	return v;
 }
 
-// Appends records to a message of limited length.
+// Appends records to a message. Keeps its memory when it is cut short.
 class packer {
 public:
-	explicit packer(std::size_t header) : buf_(header) {}
-	std::size_t size() const { return buf_.size(); }
+	explicit packer(std::size_t header) { room(header); }
+	std::size_t size() const { return len_; }
 	std::byte *data() { return buf_.data(); }
-	void truncate(std::size_t len) { buf_.resize(len); }
+	void truncate(std::size_t len) { len_ = len; }
 	void u32(std::uint32_t v) { raw(&v, sizeof(v)); }
 	void raw(const void *from, std::size_t len)
 	{
-		const auto *p = static_cast<const std::byte *>(from);
-
-		buf_.insert(buf_.end(), p, p + len);
+		if (len)
+			std::memcpy(room(len), from, len);
 	}
 	std::byte *room(std::size_t len)
 	{
-		buf_.resize(buf_.size() + len);
-		return buf_.data() + buf_.size() - len;
+		if (len > buf_.size() - len_)
+			buf_.resize(std::max(len_ + len, 2 * buf_.size()));
+		len_ += len;
+		return buf_.data() + len_ - len;
 	}
 
 private:
 	std::vector<std::byte> buf_;
+	std::size_t len_ = 0;
 };
 
 // Reads records; false when the message is shorter than it says.
