@@ -368,10 +368,20 @@ void director::dump()
 	}
 }
 
+/* The parent calls the library too. Its children die with it. */
+void on_alarm(int)
+{
+	static const char text[] = "torture: HUNG in a call of the parent\n";
+
+	_exit(write(STDERR_FILENO, text, sizeof(text) - 1) < 0 ? 2 : 1);
+}
+
 result director::run()
 {
 	const int64_t begin = now_ns();
 
+	signal(SIGALRM, on_alarm);
+	alarm(120);
 	make_pool();
 	arm_crash_points(ev_);
 	for (int i = 0; i < nr_crew_; i++)
@@ -380,6 +390,7 @@ result director::run()
 	       static_cast<double>(now_ns() - begin) < p_.seconds * 1e9) {
 		collect(true);
 		kill_the_old();
+		alarm(120);
 		if (p_.resident)
 			make_side_channel();
 		if ((r_.hung = is_stuck()))
@@ -400,6 +411,7 @@ result director::run()
 	ch_pool_destroy(pool_);
 	for (int i = 0; i < nr_crash_points(); i++)
 		r_.hits.push_back(ev_->hits[i]);
+	alarm(0);
 	r_.seconds = static_cast<double>(now_ns() - begin) / 1e9;
 	return r_;
 }
