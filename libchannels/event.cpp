@@ -13,7 +13,7 @@ namespace ch::core {
 
 bool event_always_fence = true;
 static constexpr i64 UNSURE_NS = 1000000; // far longer than any processor keeps a store to itself
-static constexpr u32 CALM = 256;          // notifications without a sleeper until an event is quiet again
+static constexpr u32 CALM = 1024;         // notifications without a sleeper until an event is quiet again
 
 // The half of the word that the kernel compares.
 static void *futex_of(event &e) noexcept

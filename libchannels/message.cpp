@@ -32,6 +32,24 @@ static constexpr u64 SMALL = sizeof(ch_message::small_);
 	}
 }
 
+// memcpy by pieces that it does not give to rep movsb, which is 25 times slower on Zen 3 where the target lies a little
+// beyond the source within a page: a block begins with its page, a large buffer of malloc 16 bytes later.
+static constexpr u64 VERY_LONG = 8 << 20;
+
+static void copy_long(void *to, const void *from, u64 len) noexcept
+{
+	u8 *t = static_cast<u8 *>(to);
+	const u8 *f = static_cast<const u8 *>(from);
+
+	if (len >= VERY_LONG) { // past the caches memcpy knows better
+		std::memcpy(to, from, len);
+		return;
+	}
+	for (; len > 2048; len -= 2048, t += 2048, f += 2048)
+		std::memcpy(t, f, 2048);
+	std::memcpy(t, f, len);
+}
+
 static constexpr u64 SHORT = 64;
 
 [[gnu::always_inline]] static inline void copy(void *to, const void *from, u64 len) noexcept
@@ -150,7 +168,7 @@ static int send_large(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) 
 		rc = pool_alloc(ch->pool, len, timeout_ns == CH_TRY, until_ns, b);
 	if (rc < 0)
 		return rc;
-	std::memcpy(b.addr, buf, len);
+	copy_long(b.addr, buf, len);
 	rc = timed(send_block(ch, b, len, rest_of(timeout_ns, until_ns)), timeout_ns);
 	if (rc < 0)
 		pool_free(ch->pool, b);
@@ -198,7 +216,7 @@ static int send_large(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) 
 		return -EPROTO;
 	}
 	if (!in.msg)
-		std::memcpy(in.buf, in.block.addr, in.len);
+		copy_long(in.buf, in.block.addr, in.len);
 	return 0;
 }
 

@@ -35,6 +35,9 @@ void ring_format(u8 *at, u32 lg_slots, u32 stride, u32 max_peers) noexcept
 	h->stride = stride;
 	h->max_peers = max_peers;
 	h->len = ring_bytes(lg_slots, stride, max_peers);
+	// Nobody has met them quiet yet, so the first sleeper needs no barrier.
+	h->not_empty.v.store(EVENT_SLEEPY, relaxed);
+	h->not_full.v.store(EVENT_SLEEPY, relaxed);
 	ring_open(r, at, h->len, max_peers);
 	for (u64 i = 0; i <= r.mask; i++) { // nobody sees it yet
 		r.at(i).w.store(i * TICKET | S_EMPTY, relaxed);

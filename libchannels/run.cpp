@@ -244,19 +244,22 @@ static void remember(run_map &m, u32 cls, u64 head) noexcept
 
 	while (i < NR_RECENT && m.recent[cls][i].load(relaxed) != head + 1)
 		i++;
-	if (i == NR_RECENT) {
-		i = (m.turn[cls].load(relaxed) + 1) % NR_RECENT;
+	if (i == NR_RECENT) { // into an empty place, or else that of the one that was used longest ago
+		for (i = 0; i < NR_RECENT && m.recent[cls][i].load(relaxed) != 0;)
+			i++;
+		if (i == NR_RECENT)
+			i = (m.turn[cls].load(relaxed) + 1) % NR_RECENT;
 		m.recent[cls][i].store(head + 1, relaxed);
 	}
 	m.turn[cls].store(i, relaxed);
 }
 
-// Runs of this class that others formed, or that were forgotten.
-static u64 take_from_any(run_map &m, u32 cls, u32 me) noexcept
+// Runs of this class that others formed, or that were forgotten. Looks at so many pages.
+static u64 take_from_any(run_map &m, u32 cls, u64 nr_pages, u32 me) noexcept
 {
 	u64 p = m.next_run[cls].load(relaxed) % m.nr_pages; // private hint
 
-	for (u64 k = 0; k < m.nr_pages; k++, p = p + 1 == m.nr_pages ? 0 : p + 1) {
+	for (u64 k = 0; k < nr_pages; k++, p = p + 1 == m.nr_pages ? 0 : p + 1) {
 		if (!is_run_of(m.pages[p].load(relaxed), cls)) // looked at again below
 			continue;
 		const u64 b = take_from_run(m, p, cls, me);
@@ -268,6 +271,8 @@ static u64 take_from_any(run_map &m, u32 cls, u32 me) noexcept
 	}
 	return NO_BLOCK;
 }
+
+static constexpr u64 FEW_PAGES = 4096;
 
 static u64 take_from_new_run(run_map &m, u32 type, u32 me) noexcept
 {
@@ -283,11 +288,14 @@ u64 block_alloc(run_map &m, u32 cls, u32 me) noexcept
 {
 	u64 b = take_from_recent(m, cls, me);
 
+	// A run of one block is as dear to form as to find, and found it does not make the working set larger.
+	if (b == NO_BLOCK && class_len(cls) >= LARGE)
+		b = take_from_any(m, cls, m.nr_pages < FEW_PAGES ? m.nr_pages : FEW_PAGES, me);
 	for (int round = 0; b == NO_BLOCK && round < 2; round++) {
 		if (run_pages(cls) <= m.nr_pages / 16) // a small pool has no room for eight where one is wanted
 			b = take_from_new_run(m, cls, me);
 		if (b == NO_BLOCK)
-			b = take_from_any(m, cls, me);
+			b = take_from_any(m, cls, m.nr_pages, me);
 		if (b == NO_BLOCK)
 			b = take_from_new_run(m, cls | TIGHT, me);
 		if (b == NO_BLOCK && !dissolve_free_runs(m, me))

@@ -14,7 +14,7 @@ namespace ch::core {
 
 inline constexpr i64 SPIN_MIN_NS = 1000;
 inline constexpr i64 SPIN_MAX_NS = 50000;
-inline constexpr i64 YIELD_NS = 10000;        // spin this long before the processor is offered to others
+inline constexpr i64 YIELD_NS = 2000;         // spin this long before the processor is offered to others
 inline constexpr i64 BUSY_SLICE_NS = 2000000; // first look at an owner whose unfinished claim blocks us
 inline constexpr i64 UNWATCHED_SLICE_NS = 100000000;
 
