@@ -8,8 +8,9 @@
  *
  *   producer   The message it was sending may have arrived or not; later ones must not have.
  *   consumer   Killed at a crash point by its working thread: the hook saw whether the delivery was done, so the
- *              message counts as received, or must come to somebody else. Killed at any other instant in recv: the buffer, which lies in the
- *              evidence, names the message; if nobody else received it, its delivery cannot be decided (ambiguous).
+ *              message counts as received, or must come to somebody else. Killed at any other instant in recv:
+ *              the buffer, which lies in the evidence, names the message; if nobody else received it, its
+ *              delivery cannot be decided (ambiguous).
  *              Killed so in take: nothing names the message, so one that is missing may be explained by
  *              each such kill (unseen).
  *
