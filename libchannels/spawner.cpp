@@ -197,6 +197,7 @@ void settle(ends e)
 	sv.e = e;
 	sv.pid = getpid();
 	reset_signals();
+	setsid(); // a signal to the creator's process group is not for us: we are to see its end, and clean up
 	__fpurge(stdout);
 	__fpurge(stderr);
 	prctl(PR_SET_NAME, "ch-spawner");

@@ -6,7 +6,9 @@
  * Children so begin with the memory the caller had at that moment and with one thread, however many threads
  * the caller starts later; no signal handler and no wait() of the application is involved. When the
  * process that created the spawner ends, however it ends, the spawner and all its children are killed. Segments that
- * a child or, if it was killed, the creator had made lose their names when it ends: nothing is left in /dev/shm.
+ * a child or, if it was killed, the creator had made lose their names when it ends: nothing is left in /dev/shm. The
+ * spawner and its children are a session of their own, so that a signal to the creator's process group (^C, a batch
+ * system's kill) reaches the creator only, and the others through its end.
  */
 #ifndef CHANNELS_SPAWN_H
 #define CHANNELS_SPAWN_H
