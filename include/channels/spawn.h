@@ -7,8 +7,8 @@
  * the caller starts later; no signal handler and no wait() of the application is involved. When the
  * process that created the spawner ends, however it ends, the spawner and all its children are killed. Segments that
  * a child or, if it was killed, the creator had made lose their names when it ends: nothing is left in /dev/shm. The
- * spawner and its children are a session of their own, so that a signal to the creator's process group (^C, a batch
- * system's kill) reaches the creator only, and the others through its end.
+ * spawner and its children have a process group of their own, so that a signal to the creator's (^C, a batch system's
+ * kill) reaches the creator only, and the others through its end.
  */
 #ifndef CHANNELS_SPAWN_H
 #define CHANNELS_SPAWN_H
