@@ -163,8 +163,7 @@ static int make(ch_pool *pool, const ch_channel_attr &a, ch_channel **out) noexc
 		pool_free(pool, b);
 		return fail(-ENOMEM, "channel: no memory for the handle");
 	}
-	ring_format(b.addr, lg, stride, peers);
-	ring_open(ch->r, b.addr, b.len, peers);
+	ring_format(ch->r, b.addr, lg, stride, peers);
 	ch->r.h->creator = a.flags & CH_CHANNEL_ENDS_WITH_CREATOR ? static_cast<u32>(me) : NOBODY;
 	set_bit(ch->r, static_cast<u32>(me));
 	// [B1] pairs with [B2]: the channel is whole before it is one.

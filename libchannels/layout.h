@@ -123,16 +123,16 @@ struct channel_header {
 	u32 stride; // bytes from slot to slot
 	u32 max_peers;
 	u32 creator; // owner index with whose end the channel ends, or NOBODY
-	u64 len;
 	// One line that both sides read at every message and nobody writes while nobody sleeps.
 	alignas(LINE) event not_empty;
 	event not_full;
 	shared<u64> state;
-	alignas(2 * LINE) shared<u64> tail; // hints, at most some tickets behind
-	alignas(2 * LINE) shared<u64> head; // two lines apart: processors fetch lines in pairs
+	alignas(LINE) shared<u64> tail; // hints, at most some tickets behind
+	alignas(LINE) u8 apart[LINE];   // two lines between them: processors fetch lines in pairs
+	alignas(LINE) shared<u64> head;
 };
 static_assert(offsetof(channel_header, not_empty) == 64 && offsetof(channel_header, tail) == 128 &&
-		      offsetof(channel_header, head) == 256 && sizeof(channel_header) == 384,
+		      offsetof(channel_header, head) == 256 && sizeof(channel_header) == 320,
 	      "shared layout: bump LAYOUT_VERSION");
 
 // Slot words and claim words carry a ticket in their upper 46 bits, so that the ring computes with tickets where

@@ -24,21 +24,30 @@ u64 ring_bytes(u32 lg_slots, u64 stride, u32 max_peers) noexcept
 	return sizeof(channel_header) + bits_bytes(max_peers) + 2 * claims_bytes(lg_slots) + (stride << lg_slots);
 }
 
-void ring_format(u8 *at, u32 lg_slots, u32 stride, u32 max_peers) noexcept
+static void map(ring &r, u8 *at, u32 lg, u32 stride, u32 max_peers) noexcept
 {
-	channel_header *h = reinterpret_cast<channel_header *>(at);
-	ring r;
+	r.h = reinterpret_cast<channel_header *>(at);
+	r.p = reinterpret_cast<shared<u64> *>(at + sizeof(*r.h) + bits_bytes(max_peers));
+	r.q = r.p + claims_bytes(lg) / 8;
+	r.slots = reinterpret_cast<u8 *>(r.q) + claims_bytes(lg);
+	r.mask = (u64{1} << lg) - 1;
+	r.lap = TICKET << lg;
+	r.stride = stride;
+	r.lg = lg;
+	r.inline_max = stride - SLOT_HEAD;
+}
 
+void ring_format(ring &r, u8 *at, u32 lg_slots, u32 stride, u32 max_peers) noexcept
+{
+	map(r, at, lg_slots, stride, max_peers);
 	std::memset(at, 0, ring_bytes(lg_slots, stride, max_peers)); // no waiters, no hints, no flags
-	h->magic = CHANNEL_MAGIC;
-	h->lg_slots = lg_slots;
-	h->stride = stride;
-	h->max_peers = max_peers;
-	h->len = ring_bytes(lg_slots, stride, max_peers);
+	r.h->magic = CHANNEL_MAGIC;
+	r.h->lg_slots = lg_slots;
+	r.h->stride = stride;
+	r.h->max_peers = max_peers;
 	// Nobody has met them quiet yet, so the first sleeper needs no barrier.
-	h->not_empty.v.store(EVENT_SLEEPY, relaxed);
-	h->not_full.v.store(EVENT_SLEEPY, relaxed);
-	ring_open(r, at, h->len, max_peers);
+	r.h->not_empty.v.store(EVENT_SLEEPY, relaxed);
+	r.h->not_full.v.store(EVENT_SLEEPY, relaxed);
 	for (u64 i = 0; i <= r.mask; i++) { // nobody sees it yet
 		r.at(i).w.store(i * TICKET | S_EMPTY, relaxed);
 		r.p[i].store(i * TICKET | NOBODY, relaxed);
@@ -49,21 +58,16 @@ void ring_format(u8 *at, u32 lg_slots, u32 stride, u32 max_peers) noexcept
 bool ring_open(ring &r, u8 *at, u64 block_len, u32 max_peers) noexcept
 {
 	channel_header *h = reinterpret_cast<channel_header *>(at);
-	const u32 lg = h->lg_slots, stride = h->stride; // read once
 
-	if (block_len < sizeof(*h) || h->magic != CHANNEL_MAGIC || lg < 1 || lg > 20 || stride < sizeof(slot) ||
-	    stride > PAGE || stride % LINE != 0 || h->max_peers != max_peers ||
+	if (block_len < sizeof(*h) || h->magic != CHANNEL_MAGIC || h->max_peers != max_peers)
+		return false;
+	// Each is read once: a hostile peer may change it between a check and its use.
+	const u32 lg = __atomic_load_n(&h->lg_slots, __ATOMIC_RELAXED);
+	const u32 stride = __atomic_load_n(&h->stride, __ATOMIC_RELAXED);
+	if (lg < 1 || lg > 20 || stride < sizeof(slot) || stride > PAGE || stride % LINE != 0 ||
 	    ring_bytes(lg, stride, max_peers) > block_len)
 		return false;
-	r.h = h;
-	r.p = reinterpret_cast<shared<u64> *>(at + sizeof(*h) + bits_bytes(max_peers));
-	r.q = r.p + claims_bytes(lg) / 8;
-	r.slots = reinterpret_cast<u8 *>(r.q) + claims_bytes(lg);
-	r.mask = (u64{1} << lg) - 1;
-	r.lap = TICKET << lg;
-	r.stride = stride;
-	r.lg = lg;
-	r.inline_max = stride - SLOT_HEAD;
+	map(r, at, lg, stride, max_peers);
 	return true;
 }
 

@@ -50,7 +50,8 @@ inline u64 ahead(u64 w, u64 ticket) noexcept { return w - ticket; }
 inline constexpr u64 HINT_MASK = 7 * TICKET;
 
 u64 ring_bytes(u32 lg_slots, u64 stride, u32 max_peers) noexcept;
-void ring_format(u8 *at, u32 lg_slots, u32 stride, u32 max_peers) noexcept;
+// Makes an empty ring of the ring_bytes(...) bytes at at, and its view r.
+void ring_format(ring &r, u8 *at, u32 lg_slots, u32 stride, u32 max_peers) noexcept;
 // Checks the geometry of a channel that has block_len bytes and copies it. False: it is damaged.
 bool ring_open(ring &r, u8 *at, u64 block_len, u32 max_peers) noexcept;
 inline shared<u64> *ring_bits(const ring &r) noexcept { return reinterpret_cast<shared<u64> *>(r.h + 1); }

@@ -202,7 +202,8 @@ static u64 take_from_run(run_map &m, u64 head, u32 cls, u32 me) noexcept
 {
 	shared<u64> *w = &m.words[head * WORDS_PER_PAGE];
 	const u64 run = m.pages[head].load(acquire); // [G2] pairs with [G1]
-	const u64 n = is_run_of(run, cls) ? run_blocks(page_run_type(run)) : 0;
+	const bool is_sound = is_run_of(run, cls) && head + run_pages(page_run_type(run)) <= m.nr_pages;
+	const u64 n = is_sound ? run_blocks(page_run_type(run)) : 0;
 
 	for (u64 k = 0; k < n; k++) {
 		u64 old = w[k].load(relaxed); // the CAS looks again

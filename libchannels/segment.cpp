@@ -141,7 +141,8 @@ static int check_header(const segment_header *h, u64 file_len, const char *what)
 	return 0;
 }
 
-static ch_segment *segment_new(u8 *base, u64 len) noexcept
+// h is a private copy of the header at base, checked.
+static ch_segment *segment_new(u8 *base, const segment_header &h) noexcept
 {
 	ch_segment *s = new (std::nothrow) ch_segment;
 
@@ -149,15 +150,15 @@ static ch_segment *segment_new(u8 *base, u64 len) noexcept
 		return nullptr;
 	s->hdr = reinterpret_cast<segment_header *>(base);
 	s->base = base;
-	s->map_len = len;
-	s->max_peers = s->hdr->max_peers;
-	s->user_off = s->hdr->user_off;
-	s->user_len = s->hdr->user_len;
-	s->id = s->hdr->id;
-	s->birth = s->hdr->birth;
-	s->nonce = s->hdr->nonce;
+	s->map_len = h.total_len;
+	s->max_peers = h.max_peers;
+	s->user_off = h.user_off;
+	s->user_len = h.user_len;
+	s->id = h.id;
+	s->birth = h.birth;
+	s->nonce = h.nonce;
 	s->peers = reinterpret_cast<peer_slot *>(base + sizeof(segment_header));
-	std::memcpy(s->name, s->hdr->name, sizeof(s->name));
+	std::memcpy(s->name, h.name, sizeof(s->name));
 	s->name[sizeof(s->name) - 1] = '\0';
 	s->pool.seg = s;
 	return s;
@@ -324,7 +325,7 @@ static int segment_create(const ch_segment_attr &a, ch_segment **out) noexcept
 	if (rc < 0)
 		return rc;
 	write_header(base, a, id, len);
-	ch_segment *s = segment_new(base, len);
+	ch_segment *s = segment_new(base, *reinterpret_cast<segment_header *>(base)); // nobody else knows it yet
 	if (!s) {
 		munmap(base, len);
 		rc = fail(-ENOMEM, "segment: no memory for the handle");
@@ -379,12 +380,10 @@ static int map_existing(u64 id, const char *name, ch_segment **out) noexcept
 		return rc;
 	if (p == MAP_FAILED)
 		return fail(-ENOMEM, "segment %s: cannot map %llu bytes", what, static_cast<unsigned long long>(h.total_len));
-	u8 *base = static_cast<u8 *>(p);
-	rc = check_header(reinterpret_cast<segment_header *>(base), h.total_len, what); // it may have changed since
-	ch_segment *s = rc < 0 ? nullptr : segment_new(base, h.total_len);
+	ch_segment *s = segment_new(static_cast<u8 *>(p), h);
 	if (!s) {
-		munmap(base, h.total_len);
-		return rc < 0 ? rc : fail(-ENOMEM, "segment: no memory for the handle");
+		munmap(p, h.total_len);
+		return fail(-ENOMEM, "segment: no memory for the handle");
 	}
 	*out = s;
 	return 0;
