@@ -11,7 +11,7 @@
 
 // Workers are forked from a process that has threads already (the library's own): ThreadSanitizer ends such by default.
 extern "C" const char *__tsan_default_options();
-extern "C" const char *__tsan_default_options()
+extern "C" __attribute__((visibility("default"), used)) const char *__tsan_default_options()
 {
 	return "die_after_fork=0";
 }
@@ -19,7 +19,7 @@ extern "C" const char *__tsan_default_options()
 // The bytes of arguments and results: a block that one thread wrote comes back to another by way of a worker, and what
 // orders that ThreadSanitizer does not see in another process.
 extern "C" const char *__tsan_default_suppressions();
-extern "C" const char *__tsan_default_suppressions()
+extern "C" __attribute__((visibility("default"), used)) const char *__tsan_default_suppressions()
 {
 	return "race:ch::archive::writer::put\n";
 }
