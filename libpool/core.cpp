@@ -197,12 +197,14 @@ void core::commit_task(task *t) noexcept
 
 	if (count_modules() > nr_modules_.load(std::memory_order_relaxed)) [[unlikely]] // read again in there
 		publish_modules();
+	nr_committing_.fetch_add(1, std::memory_order_relaxed); // published by the next line: who takes the task back sees it
 	// [B3] pairs with [B3] in reserve. To workers the ticket's commit publishes it. If it fails, terminate() was faster.
 	if (room_->slot_at(tk.slot).state.compare_exchange_strong(mine, queued(tk.serial), std::memory_order_release,
 								  std::memory_order_relaxed))
 		send_ticket(tk);
 	else
 		void_task(t);
+	nr_committing_.fetch_sub(1, std::memory_order_release); // [B5] pairs with [B5] in monitor.cpp
 }
 
 void core::send_ticket(ticket tk) noexcept

@@ -169,6 +169,7 @@ private:
 	bool is_broken_ = false;   // no workers any more, and none can be started
 	std::uint32_t fence_ = 0, fence_seen_ = 0;
 	std::atomic<std::uint32_t> nr_modules_ = 0; // that the workers know of
+	std::atomic<int> nr_committing_{0}; // threads in commit_task(): their task may be over before they are done with room_
 	std::uint32_t nr_short_ = 0;     // tasks that wait for memory
 	std::uint32_t early_deaths_ = 0; // in a row, of workers that never got ready
 	std::uint64_t early_since_ns_ = 0; // the first of them

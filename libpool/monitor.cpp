@@ -221,6 +221,11 @@ void core::end_monitor() noexcept
 	// nobody uses the shared memory, which futures that are kept longer than the pool need not hold.
 	poke();
 	wait_until(l, [this] { return stats_.in_flight == 0 && !is_reading_; }, deadline(CH_FOREVER));
+	l.unlock();
+	// [B5] pairs with [B5] in core.cpp: a cancelled task's committer may be at the channel still; nothing keeps it there.
+	while (nr_committing_.load(std::memory_order_acquire) > 0)
+		std::this_thread::yield();
+	l.lock();
 	room_.reset();
 }
 

@@ -84,7 +84,7 @@ Test(end, a_full_channel_can_be_closed, .init = setup, .fini = teardown)
 	char c;
 
 	for (int i = 0; i < 4; i++)
-		cr_assert_eq(ch_channel_send(ch, "abcd" + i, 1, CH_TRY), 0);
+		cr_assert_eq(ch_channel_send(ch, &"abcd"[i], 1, CH_TRY), 0);
 	cr_assert_eq(ch_channel_close(ch), 0);
 	assert_closed_for_senders();
 	for (int i = 0; i < 4; i++)
