@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <poll.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -19,7 +20,7 @@
 namespace ch::core {
 
 static int sock = -1;
-static std::atomic<bool> runs;
+static std::atomic<bool> runs, has_begun;
 static constexpr int UNWATCHED_MS = 1000; // where a newcomer could not tell its predecessor
 static constexpr int RETRY_MS = 10;       // no pidfd could be had
 
@@ -59,6 +60,7 @@ void keeper_forget() noexcept
 		close(sock);
 	sock = -1;
 	runs.store(false, relaxed); // one thread: nobody looks
+	has_begun.store(false, relaxed);
 }
 
 // The slot before this one tells us apart from the one who must hear of us.
@@ -142,6 +144,7 @@ static void *keeper_main(void *) noexcept
 {
 	char junk[64];
 
+	has_begun.store(true, relaxed); // orders nothing: see keeper_start
 	for (;;) {
 		const int timeout_ms = look_around();
 
@@ -185,6 +188,9 @@ void keeper_start() noexcept
 	pthread_sigmask(SIG_SETMASK, &old, nullptr);
 	pthread_attr_destroy(&attr);
 	runs.store(rc == 0, relaxed); // under the lock
+	// A fork must not meet the thread while libc and sanitizers set it up, in locks that the child would find taken.
+	while (rc == 0 && !has_begun.load(relaxed))
+		sched_yield();
 	if (rc != 0) {
 		close(sock);
 		sock = -1;

@@ -19,6 +19,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -450,25 +451,35 @@ void segment_remove_name(ch_segment *seg) noexcept
 	shm_unlink(path);
 }
 
-// For the spawner, which outlives its creator by a moment.
+static void reclaim_if_of(const char *name, u64 creator) noexcept
+{
+	segment_header h;
+	const int fd = std::strncmp(name, "ch-", 3) == 0 ? shm_open(name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0) : -1;
+
+	if (fd < 0)
+		return;
+	if (pread(fd, &h, sizeof(h), 0) == sizeof(h) && h.magic == SEGMENT_MAGIC && h.creator == creator &&
+	    h.pid_ns == peer_pid_namespace())
+		shm_unlink(name);
+	close(fd);
+}
+
+// For the spawner, which outlives its creator by a moment, and may not allocate: it was forked while other threads
+// ran. So not opendir(3).
 void segment_reclaim_of(u64 creator) noexcept
 {
-	DIR *dir = opendir("/dev/shm");
+	alignas(8) char buf[4096];
+	const int fd = open("/dev/shm", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	long n;
 
-	for (dirent *e; dir && (e = readdir(dir));) {
-		segment_header h;
-		if (std::strncmp(e->d_name, "ch-", 3) != 0)
-			continue;
-		const int fd = shm_open(e->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0);
-		if (fd < 0)
-			continue;
-		if (pread(fd, &h, sizeof(h), 0) == sizeof(h) && h.magic == SEGMENT_MAGIC && h.creator == creator &&
-		    h.pid_ns == peer_pid_namespace())
-			shm_unlink(e->d_name);
+	while (fd >= 0 && (n = syscall(SYS_getdents64, fd, buf, sizeof(buf))) > 0)
+		for (long at = 0; at < n;) {
+			const auto *e = reinterpret_cast<const dirent64 *>(buf + at);
+			at += e->d_reclen;
+			reclaim_if_of(e->d_name, creator);
+		}
+	if (fd >= 0)
 		close(fd);
-	}
-	if (dir)
-		closedir(dir);
 }
 
 descr segment_descr(const ch_segment *seg, u8 kind, u64 offset, u64 generation) noexcept
