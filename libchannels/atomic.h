@@ -23,6 +23,8 @@ inline constexpr auto seq_cst = std::memory_order_seq_cst;
 
 inline constexpr std::size_t LINE = 64;
 
+constexpr u64 round_up(u64 n, u64 to) noexcept { return (n + to - 1) / to * to; }
+
 inline void cpu_relax() noexcept
 {
 #if defined(__x86_64__)

@@ -150,7 +150,7 @@ static u32 lg_of(u32 capacity) noexcept
 static int make(ch_pool *pool, const ch_channel_attr &a, ch_channel **out) noexcept
 {
 	const u32 lg = lg_of(a.capacity), peers = pool->seg->max_peers;
-	const u32 stride = static_cast<u32>((SLOT_HEAD + a.inline_max + LINE - 1) / LINE * LINE);
+	const u32 stride = static_cast<u32>(round_up(SLOT_HEAD + a.inline_max, LINE));
 	block_place b;
 	const int me = pool_me(pool);
 	int rc = me < 0 ? me : pool_alloc(pool, ring_bytes(lg, stride, peers), true, 0, b);

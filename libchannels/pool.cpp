@@ -19,8 +19,6 @@ struct geometry {
 	u64 nr_pages, page_words_off, block_words_off, data_off;
 };
 
-static constexpr u64 round_up(u64 n, u64 to) { return (n + to - 1) / to * to; }
-
 static geometry geometry_of(u64 len) noexcept
 {
 	const u64 per_page = 8 + WORDS_PER_PAGE * 8 + PAGE;

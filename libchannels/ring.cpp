@@ -7,8 +7,6 @@ namespace ch::core {
 
 // ---- geometry
 
-static constexpr u64 round_up(u64 n, u64 to) { return (n + to - 1) / to * to; }
-
 static u64 bits_bytes(u32 max_peers) noexcept
 {
 	return round_up((u64{max_peers} + 1 + 63) / 64 * 8, LINE);

@@ -124,7 +124,7 @@ static u64 header_len(u32 max_peers) noexcept
 {
 	const u64 len = sizeof(segment_header) + (u64{max_peers} + 1) * sizeof(peer_slot);
 
-	return (len + PAGE - 1) / PAGE * PAGE;
+	return round_up(len, PAGE);
 }
 
 // Everything a hostile or foreign file could get wrong, before a byte of it is used.
@@ -312,7 +312,7 @@ static int read_segment_attr(const ch_segment_attr *attr, ch_segment_attr &a) no
 		return fail(-EINVAL, "segment: %llu bytes is beyond any memory", static_cast<unsigned long long>(a.len));
 	if ((a.flags & ~CH_ANONYMOUS) || a.reserved || (a.flags && a.name))
 		return fail(-EINVAL, "segment: unknown flags %#x, or both a name and CH_ANONYMOUS", a.flags);
-	a.len = (a.len + PAGE - 1) / PAGE * PAGE;
+	a.len = round_up(a.len, PAGE);
 	return a.name ? check_name(a.name) : 0;
 }
 
