@@ -17,8 +17,8 @@ namespace ch::core {
 	X(block_allocated) X(block_freeing) X(block_freed)                                                           \
 	X(run_begun) X(run_tail_claimed) X(run_words_set) X(run_published) X(run_dissolving) X(run_undoing)          \
 	X(peer_claimed) X(peer_announced) X(peer_leaving)                                                            \
-	X(channel_made) X(channel_hazard) X(channel_attached) X(channel_dying) X(channel_detached)                   \
-	X(channel_finishing)                                                                                         \
+	X(object_made) X(object_hazard) X(object_attached) X(object_dying) X(object_detached)                   \
+	X(object_finishing)                                                                                         \
 	X(sweep_elected) X(sweep_tombed) X(sweep_block_given_back) X(sweep_recov_marked) X(sweep_recov_announced)    \
 	X(sweep_recov_offered) X(sweep_rings_done) X(sweep_block_done) X(sweep_woken) X(sweep_slot_freed)
 

@@ -56,7 +56,7 @@ int descr_open(const ch_descr *in, descr &out) noexcept
 		return fail(-EPROTO, "descriptor: these 64 bytes are none");
 	if (out.version != DESCR_VERSION)
 		return fail(-EPROTO, "descriptor: version %u, this library speaks %u", out.version, DESCR_VERSION);
-	if (out.checksum != checksum_of(out) || out.kind < CH_DESCR_SEGMENT || out.kind > CH_DESCR_CHANNEL)
+	if (out.checksum != checksum_of(out) || out.kind < CH_DESCR_SEGMENT || out.kind >= CH_DESCR_KINDS)
 		return fail(-EPROTO, "descriptor: damaged");
 	return 0;
 }

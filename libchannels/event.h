@@ -32,7 +32,9 @@ namespace ch::core {
 
 inline constexpr u64 EVENT_ARMED = u64{1} << 32;
 inline constexpr u64 EVENT_SLEEPY = u64{1} << 33;
-inline constexpr u64 EVENT_STAMP = u64{1} << 34;
+inline constexpr u64 EVENT_POLLED = u64{1} << 34; // a poll set wants to hear of it: never quiet
+inline constexpr u64 EVENT_STAMP = u64{1} << 35;
+inline constexpr u64 EVENT_LOUD = EVENT_ARMED | EVENT_SLEEPY | EVENT_POLLED;
 inline constexpr int EVERYBODY = INT_MAX;
 
 struct registration {
@@ -55,7 +57,7 @@ extern bool event_always_fence; // this process is not registered for membarrier
 inline bool event_is_quiet(const event &e) noexcept
 {
 	// [E2] pairs with [E1]: relaxed, because the waiter's barrier orders it.
-	return !(e.v.load(relaxed) & (EVENT_ARMED | EVENT_SLEEPY)) && !event_always_fence;
+	return !(e.v.load(relaxed) & EVENT_LOUD) && !event_always_fence;
 }
 
 // After the change that waiters wait for.

@@ -7,7 +7,8 @@
 //
 //   segment:  header | peer slots | user bytes
 //   pool:     header | page words | block words | pages          (in the user bytes of a segment)
-//   channel:  header | attached-peer bits | P words | Q words | slots     (in one block of a pool)
+//   object:   header | attached-peer bits | what its kind needs           (in one block of a pool)
+//   channel:  ... P words | Q words | slots
 #pragma once
 #include "atomic.h"
 
@@ -15,8 +16,8 @@ namespace ch::core {
 
 inline constexpr u64 SEGMENT_MAGIC = 0x31544e474553'4843; // "CHSEGNT1"
 inline constexpr u64 POOL_MAGIC = 0x314c4f4f50'2d4843;
-inline constexpr u64 CHANNEL_MAGIC = 0x314e414843'2d4843;
-inline constexpr u32 LAYOUT_VERSION = 1;
+inline constexpr u64 OBJECT_MAGIC = 0x314a424f'2d4843;
+inline constexpr u32 LAYOUT_VERSION = 2;
 
 inline constexpr u32 OWNER_BITS = 18;
 inline constexpr u32 NOBODY = 0;
@@ -58,15 +59,18 @@ struct segment_header {
 };
 static_assert(offsetof(segment_header, state) == 64 && sizeof(segment_header) == 320, "shared layout: bump LAYOUT_VERSION");
 
+inline constexpr u32 NR_HAZARDS = 6;
+
 /*
  * id       CAS 0 -> name of the process (peer.h) by itself; back to 0 by its elected sweeper or at a clean detach
  * sweeper  CAS 0 -> name of the one process that sweeps this slot; taken over from a dead one by CAS
- * hazard   block index + 1 of a channel that its process, or its sweeper, looks at unattached (sweep.h)
+ * hazard   block index + 1 of an object that its process looks at unattached (sweep.h): the first by who has the
+ *          registry lock, or by its sweeper; the others by its threads that tell poll sets
  */
 struct alignas(LINE) peer_slot {
 	shared<u64> id;
 	shared<u64> sweeper;
-	shared<u64> hazard;
+	shared<u64> hazard[NR_HAZARDS];
 };
 static_assert(sizeof(peer_slot) == 64, "shared layout: bump LAYOUT_VERSION");
 
@@ -104,13 +108,26 @@ inline constexpr u64 tail_dist(u64 w) { return w >> 3; }
 // Block word: tag:42 (new at every allocation), state:4, owner:18.
 //   FREE -> OWNED(p) -> SENDING(p) -> OWNED(q) -> FREE                    the life of a message
 //   SENDING(dead) -> INCHAN -> OWNED(q)                                   its sender died after the commit
-//   OWNED(p) -> CHANNEL -> DYING -> FINAL(p) -> FREE                      the life of a channel
-enum block_state : u32 { B_NONE, B_FREE, B_OWNED, B_SENDING, B_INCHAN, B_CHANNEL, B_DYING, B_FINAL };
+//   OWNED(p) -> OBJECT -> DYING -> FINAL(p) -> FREE                       the life of a channel or another object
+enum block_state : u32 { B_NONE, B_FREE, B_OWNED, B_SENDING, B_INCHAN, B_OBJECT, B_DYING, B_FINAL };
 
 inline constexpr u64 block_word(u64 tag, block_state s, u32 owner) { return tag << 22 | u64{s} << 18 | owner; }
 inline constexpr u64 block_tag(u64 w) { return w >> 22; }
 inline constexpr block_state block_state_of(u64 w) { return static_cast<block_state>(w >> 18 & 15); }
 inline constexpr u32 block_owner(u64 w) { return static_cast<u32>(w & CLOSER); }
+
+// ---- object
+// How every object begins (object.h). It does not change while the object lives.
+struct object_header {
+	u64 magic;
+	u32 kind; // enum ch_descr_kind
+	u32 max_peers;
+	u32 creator; // owner index with whose end the object ends, or NOBODY
+	u32 pad;
+};
+static_assert(sizeof(object_header) == 24, "shared layout: bump LAYOUT_VERSION");
+
+constexpr u64 object_bits_bytes(u32 max_peers) noexcept { return round_up((u64{max_peers} + 1 + 63) / 64 * 8, LINE); }
 
 // ---- channel
 // State word of a channel: flags, and above them a count that grows with every message left by a dead reader until
@@ -118,11 +135,9 @@ inline constexpr u32 block_owner(u64 w) { return static_cast<u32>(w & CLOSER); }
 enum channel_state : u64 { CHANNEL_CLOSING = 1, CHANNEL_DESTROYED = 2, CHANNEL_FLAGS = 3, CHANNEL_RECOV = 4 };
 
 struct channel_header {
-	u64 magic;
+	object_header object;
 	u32 lg_slots;
 	u32 stride; // bytes from slot to slot
-	u32 max_peers;
-	u32 creator; // owner index with whose end the channel ends, or NOBODY
 	// One line that both sides read at every message and nobody writes while nobody sleeps.
 	alignas(LINE) event not_empty;
 	event not_full;

@@ -20,6 +20,8 @@ libchannels_internal_la_SOURCES = \
 	libchannels/keeper.h \
 	libchannels/layout.h \
 	libchannels/message.cpp \
+	libchannels/object.cpp \
+	libchannels/object.h \
 	libchannels/peer.cpp \
 	libchannels/peer.h \
 	libchannels/pool.cpp \

@@ -2,7 +2,7 @@
 // pool.cpp - the public block pool: geometry, waiting for memory, statistics.
 #include "config.h"
 #include "pool.h"
-#include "channel.h"
+#include "object.h"
 #include "error.h"
 #include "event.h"
 #include "keeper.h"
@@ -394,7 +394,7 @@ int ch_pool_get_stats(struct ch_pool *pool, struct ch_pool_stats *out_stats)
 			return;
 		s.used += b.len;
 		s.nr_used++;
-		s.nr_channels += st == B_CHANNEL;
+		s.nr_channels += st == B_OBJECT && reinterpret_cast<const object_header *>(b.addr)->kind == CH_DESCR_CHANNEL;
 	});
 	s.largest = largest_free(pool->map);
 	for (u32 i = 1; i <= pool->seg->max_peers; i++)

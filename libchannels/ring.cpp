@@ -7,11 +7,6 @@ namespace ch::core {
 
 // ---- geometry
 
-static u64 bits_bytes(u32 max_peers) noexcept
-{
-	return round_up((u64{max_peers} + 1 + 63) / 64 * 8, LINE);
-}
-
 static u64 claims_bytes(u32 lg_slots) noexcept
 {
 	return round_up((u64{1} << lg_slots) * 8, LINE);
@@ -19,13 +14,13 @@ static u64 claims_bytes(u32 lg_slots) noexcept
 
 u64 ring_bytes(u32 lg_slots, u64 stride, u32 max_peers) noexcept
 {
-	return sizeof(channel_header) + bits_bytes(max_peers) + 2 * claims_bytes(lg_slots) + (stride << lg_slots);
+	return sizeof(channel_header) + object_bits_bytes(max_peers) + 2 * claims_bytes(lg_slots) + (stride << lg_slots);
 }
 
 static void map(ring &r, u8 *at, u32 lg, u32 stride, u32 max_peers) noexcept
 {
 	r.h = reinterpret_cast<channel_header *>(at);
-	r.p = reinterpret_cast<shared<u64> *>(at + sizeof(*r.h) + bits_bytes(max_peers));
+	r.p = reinterpret_cast<shared<u64> *>(at + sizeof(*r.h) + object_bits_bytes(max_peers));
 	r.q = r.p + claims_bytes(lg) / 8;
 	r.slots = reinterpret_cast<u8 *>(r.q) + claims_bytes(lg);
 	r.mask = (u64{1} << lg) - 1;
@@ -38,11 +33,8 @@ static void map(ring &r, u8 *at, u32 lg, u32 stride, u32 max_peers) noexcept
 void ring_format(ring &r, u8 *at, u32 lg_slots, u32 stride, u32 max_peers) noexcept
 {
 	map(r, at, lg_slots, stride, max_peers);
-	std::memset(at, 0, ring_bytes(lg_slots, stride, max_peers)); // no waiters, no hints, no flags
-	r.h->magic = CHANNEL_MAGIC;
 	r.h->lg_slots = lg_slots;
 	r.h->stride = stride;
-	r.h->max_peers = max_peers;
 	// Nobody has met them quiet yet, so the first sleeper needs no barrier.
 	r.h->not_empty.v.store(EVENT_SLEEPY, relaxed);
 	r.h->not_full.v.store(EVENT_SLEEPY, relaxed);
@@ -57,7 +49,7 @@ bool ring_open(ring &r, u8 *at, u64 block_len, u32 max_peers) noexcept
 {
 	channel_header *h = reinterpret_cast<channel_header *>(at);
 
-	if (block_len < sizeof(*h) || h->magic != CHANNEL_MAGIC || h->max_peers != max_peers)
+	if (block_len < sizeof(*h))
 		return false;
 	// Each is read once: a hostile peer may change it between a check and its use.
 	const u32 lg = __atomic_load_n(&h->lg_slots, __ATOMIC_RELAXED);

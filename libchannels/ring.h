@@ -50,11 +50,10 @@ inline u64 ahead(u64 w, u64 ticket) noexcept { return w - ticket; }
 inline constexpr u64 HINT_MASK = 7 * TICKET;
 
 u64 ring_bytes(u32 lg_slots, u64 stride, u32 max_peers) noexcept;
-// Makes an empty ring of the ring_bytes(...) bytes at at, and its view r.
+// Makes an empty ring of the ring_bytes(...) zero bytes at at, and its view r.
 void ring_format(ring &r, u8 *at, u32 lg_slots, u32 stride, u32 max_peers) noexcept;
 // Checks the geometry of a channel that has block_len bytes and copies it. False: it is damaged.
 bool ring_open(ring &r, u8 *at, u64 block_len, u32 max_peers) noexcept;
-inline shared<u64> *ring_bits(const ring &r) noexcept { return reinterpret_cast<shared<u64> *>(r.h + 1); }
 
 u64 ring_count(const ring &r) noexcept;
 // Whose unfinished claim keeps the next send or receive from going on; NOBODY if no claim does.
@@ -110,8 +109,7 @@ inline bool ring_is_quiet(const ring &r) noexcept
 {
 	std::atomic_signal_fence(seq_cst); // the compiler keeps the order too
 	// [E2] pairs with [E1] in event.h: relaxed, because the waiter's barrier orders it.
-	return !((r.h->not_empty.v.load(relaxed) | r.h->not_full.v.load(relaxed)) & (EVENT_ARMED | EVENT_SLEEPY)) &&
-	       !event_always_fence;
+	return !((r.h->not_empty.v.load(relaxed) | r.h->not_full.v.load(relaxed)) & EVENT_LOUD) && !event_always_fence;
 }
 
 // After a commit or delivery of ticket t where it is not quiet: wakes who waits for it, and passes the baton to who

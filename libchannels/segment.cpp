@@ -2,7 +2,7 @@
 // segment.cpp - create, attach, check and leave segments; the registry of this process's mappings.
 #include "config.h"
 #include "segment.h"
-#include "channel.h"
+#include "object.h"
 #include "crash.h"
 #include "error.h"
 #include "event.h"
@@ -71,7 +71,7 @@ static void fork_child() noexcept
 		if (s->watch_fd >= 0)
 			close(s->watch_fd);
 		s->watch_fd = -1;
-		for (ch_channel *c = s->channels; c; c = c->next)
+		for (ch_object *c = s->objects; c; c = c->next)
 			c->me.store(NOBODY, relaxed); // one thread: nobody looks
 	}
 }

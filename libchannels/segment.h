@@ -8,6 +8,8 @@
 #include <mutex>
 #include <pthread.h>
 
+struct ch_object; // object.h
+
 // One per segment and process, however many handles there are. All of it is guarded by the registry lock, except
 // what the message path reads: geometry, which never changes, and the owner indices, which are atomic.
 struct ch_pool {
@@ -32,7 +34,7 @@ struct ch_segment {
 	bool is_destroyed = false;
 	char name[208] = "";
 	ch_pool pool;
-	ch_channel *channels = nullptr; // handles of this process
+	ch_object *objects = nullptr; // handles of this process
 };
 
 namespace ch::core {

@@ -14,15 +14,15 @@ int sweep_dead(ch_segment *seg) noexcept;            // looks at every peer; how
 void sweep_self(ch_segment *seg) noexcept;           // a clean leave: as if dead, without the proof
 
 /*
- * A process that looks into a channel's memory must keep it from being freed meanwhile: by its bit among the
+ * A process that looks into an object's memory must keep it from being freed meanwhile: by its bit among the
  * attached peers, or for a moment by a hazard. The freeing side first makes the block DYING, then looks for
  * hazards, then for bits; the looking side first sets the hazard, then looks whether the block is still what it
  * wants, then perhaps sets its bit, then clears the hazard.
  */
-// Sets the hazard; true if the block is a channel (or a dying one, with is_dying_ok) of this tag. tag 0: any.
+// Sets the hazard; true if the block is an object (or a dying one, with is_dying_ok) of this tag. tag 0: any.
 bool hazard_set(shared<u64> &hazard, const block_place &b, u64 tag, bool is_dying_ok) noexcept;
 void hazard_clear(ch_segment *seg, shared<u64> &hazard, const block_place &b) noexcept; // and frees what waited for it
-// Frees a DYING channel that nobody uses any more.
-void channel_finish(ch_segment *seg, const block_place &b) noexcept;
+// Frees a DYING object that nobody uses any more.
+void object_finish(ch_segment *seg, const block_place &b) noexcept;
 
 } // namespace ch::core

@@ -19,9 +19,9 @@ u32 nr_cpus() noexcept
 	return n;
 }
 
-bool wait_sleep(ch_channel *ch, event &e, registration &r, u32 blocker, i64 until_ns, i64 &slice_ns) noexcept
+bool wait_sleep(ch_object *o, event &e, registration &r, u32 blocker, i64 until_ns, i64 &slice_ns) noexcept
 {
-	ch_segment *seg = ch->pool->seg;
+	ch_segment *seg = o->pool->seg;
 	const i64 now = now_ns();
 	i64 wake_at = until_ns;
 

@@ -22,12 +22,13 @@ enum ch_descr_kind {
 	CH_DESCR_SEGMENT = 1,
 	CH_DESCR_POOL = 2,
 	CH_DESCR_CHANNEL = 3,
+	CH_DESCR_KINDS
 };
 
 #define CH_DESCR_TEXT_CAP 136 /* bytes of room that any descriptor's text fits in, with its final NUL */
 
 /*
- * ch_descr_kind - what a descriptor names: one of enum ch_descr_kind.
+ * ch_descr_kind - what a descriptor names: one of enum ch_descr_kind, under CH_DESCR_KINDS.
  *
  * Returns the kind, or -EPROTO (not a descriptor, damaged, or of another version), -EINVAL (NULL).
  * Blocks: no.  Threads: safe.  Signals: unsafe.  Fork: safe.
