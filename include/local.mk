@@ -14,11 +14,14 @@ nodist_channelsinclude_HEADERS = include/channels/version.h
 
 poolincludedir = $(includedir)/pool
 dist_poolinclude_HEADERS = \
+	include/pool/context.hpp \
 	include/pool/error.hpp \
 	include/pool/future.hpp \
 	include/pool/map.hpp \
+	include/pool/options.hpp \
 	include/pool/pool.hpp \
-	include/pool/task.hpp
+	include/pool/task.hpp \
+	include/pool/wait.hpp
 
 ddictincludedir = $(includedir)/ddict
 dist_ddictinclude_HEADERS = \

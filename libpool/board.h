@@ -10,12 +10,22 @@
 //   word           written by                                         read by
 //   slot.state     owner: drafted(serial) while it writes the task,   worker, owner
 //                  CAS -> queued(serial) before it sends the ticket;
-//                  worker: CAS queued(serial) -> running(serial, me);
-//                  owner, after a death or to cancel: CAS -> 0, void
+//                  worker: CAS queued(serial) -> running(serial, me),
+//                  CAS running -> ended before it sends the result;
+//                  owner, after a death or to cancel: CAS -> 0, void;
+//                  owner, to kill: CAS running -> condemned
+//   slot.stop      owner: the serial of a task that may end early     the worker
 //   slot, the rest owner, while no ticket of this serial is out       the worker that made it running
 //   desk.ticket    its worker: ch_channel_recv copies there           owner, after the worker's death
-//   desk.is_ready  its worker: 1, and 0 if it cannot go on             owner, after the worker's death
+//   desk.stage     its worker: how far it is                          owner
+//   desk.begun_ns  its worker: when a task with a limit began, or 0   owner
+//   levels         owner: bit n set before anything of priority n     workers
+//   init_error     the first worker whose initializer threw           owner, after that worker's death
 //   modules        owner, appended to                                 workers
+//
+// Each priority has a channel of tickets. An idle worker sleeps in that of normal ones; a ticket of another priority is
+// followed by a nudge there, a ticket for nobody, which makes some worker look. A nudge that dies with its worker is
+// made up for: who takes the worker's place looks before it sleeps.
 //
 // Why nothing is lost and nothing runs twice at a time, whenever a worker is killed:
 //
@@ -28,7 +38,9 @@
 //       queued(serial)       w had not begun, and we cannot know whether the channel still has the ticket. The
 //                            owner queues it again under a new serial; by 1. the old ticket, if it comes, is void.
 //                            If a living worker has just got the old one, the owner's CAS fails, and all is well.
-//       running(serial, w)   w had begun it. It goes by on_death: queued again, or given up.
+//       running(serial, w)   w had begun it, and has perhaps
+//       ended(serial, w)     ended it, but no result was sent. It goes by on_death: queued again, or given up.
+//       condemned(serial, w) the owner killed w for it: it ends as the owner has noted.
 //       anything else        done, or another's: nothing to do. Half a ticket lands here, or does what
 //                            queued(serial) does, which is harmless.
 //  4. Is a result that w sent before it died taken for missing? No: its commit in the results channel is what ends the
@@ -44,41 +56,73 @@
 #include <channels/channels.hpp>
 #include <cstdint>
 #include <memory>
+#include <pool/options.hpp>
 
 namespace ch::detail {
 
 inline constexpr std::size_t line = 64;
+inline constexpr int nr_priorities = 3;
 
 struct ticket {
 	std::uint32_t slot, serial;
 };
 static_assert(sizeof(ticket) == 8);
 
-// serial:32, running:1, drafted:1, worker:30. 0: void
+inline constexpr std::uint32_t nobody = UINT32_MAX;  // ticket.slot of a nudge
+inline constexpr std::uint32_t go_home = UINT32_MAX - 1; // of a ticket that ends the worker that takes it
+
+// serial:32, running:1, drafted:1, ended:1, condemned:1, worker:28. 0: void
 inline constexpr std::uint64_t drafted(std::uint32_t serial) { return std::uint64_t{serial} << 32 | 1u << 30; }
 inline constexpr std::uint64_t queued(std::uint32_t serial) { return std::uint64_t{serial} << 32; }
 inline constexpr std::uint64_t running(std::uint32_t serial, std::uint32_t worker)
 {
 	return std::uint64_t{serial} << 32 | 1u << 31 | worker;
 }
+inline constexpr std::uint64_t ended(std::uint32_t serial, std::uint32_t worker)
+{
+	return std::uint64_t{serial} << 32 | 1u << 29 | worker;
+}
+inline constexpr std::uint64_t condemned(std::uint32_t serial, std::uint32_t worker)
+{
+	return std::uint64_t{serial} << 32 | 1u << 28 | worker;
+}
+// The worker that runs a task of this state and serial, if one does.
+inline constexpr bool is_running(std::uint64_t state, std::uint32_t serial, std::uint32_t *out_worker)
+{
+	*out_worker = static_cast<std::uint32_t>(state) & ((1u << 28) - 1);
+	return state == running(serial, *out_worker);
+}
 
 struct alignas(line) slot {
-	static constexpr std::size_t inline_max = 224;
+	static constexpr std::size_t inline_max = 208;
 
 	std::atomic<std::uint64_t> state;
 	std::uint64_t name;     // of the thunk
 	std::uint64_t len;      // of its bytes
 	std::int64_t block_off; // from the board; 0: the bytes are here
+	std::int64_t limit_ns;  // 0: none
+	std::atomic<std::uint32_t> stop;
+	std::uint32_t attempt;
 	std::byte bytes[inline_max];
 };
 static_assert(sizeof(slot) == 256);
 
-struct alignas(line) desk {
-	ticket at_hand;
-	std::atomic<std::uint32_t> is_ready;
+enum class stage : std::uint32_t {
+	unborn,
+	initializing,
+	ready,
+	leaving, // will end in good order
+	failed,  // cannot go on
 };
 
-enum class result_kind : std::uint32_t { value = 1, error, piece, fence, nothing };
+struct alignas(line) desk {
+	ticket at_hand;
+	std::atomic<stage> at;
+	std::uint32_t reserved;
+	std::atomic<std::uint64_t> begun_ns;
+};
+
+enum class result_kind : std::uint32_t { value = 1, error, piece, fence, nothing, ready };
 
 struct result_head {
 	std::uint32_t slot, serial;
@@ -101,6 +145,9 @@ inline constexpr std::size_t small_message = 128;
 struct alignas(line) board {
 	std::uint32_t nr_slots, nr_desks;
 	std::atomic<std::uint32_t> nr_modules;
+	std::atomic<std::uint32_t> levels;
+	std::atomic<std::uint32_t> init_failed; // 1: being written, 2: text is whole
+	char init_error[508];
 	fingerprint modules[max_modules];
 };
 
@@ -113,7 +160,7 @@ public:
 	room &operator=(const room &) = delete;
 
 	ch_pool *pool() const noexcept { return pool_; }
-	ch_channel *tasks() const noexcept { return tasks_; }
+	ch_channel *tasks(priority p = priority::normal) const noexcept { return tasks_[static_cast<int>(p)]; }
 	ch_channel *results() const noexcept { return results_; }
 	board &head() const noexcept { return *board_; }
 	desk &desk_of(std::uint32_t worker) const noexcept { return desks_[worker]; }
@@ -133,7 +180,7 @@ private:
 	pid_t creator_;
 	std::uint32_t nr_slots_, nr_desks_;
 	ch_pool *pool_ = nullptr;
-	ch_channel *tasks_ = nullptr, *results_ = nullptr;
+	ch_channel *tasks_[nr_priorities] = {}, *results_ = nullptr;
 	board *board_ = nullptr;
 	desk *desks_ = nullptr;
 	slot *slots_ = nullptr;

@@ -26,18 +26,21 @@ pool_options completed(pool_options o)
 	if (o.workers > 65000)
 		throw error(EINVAL, "pool: at most 65000 workers");
 	o.max_attempts = std::max(1u, o.max_attempts);
+	if (!o.max_workers)
+		o.max_workers = std::min(std::max(64u, 4 * o.workers), 65000u);
+	o.max_workers = std::max(o.max_workers, o.workers);
+	if (o.max_workers > 65000)
+		throw error(EINVAL, "pool: at most 65000 workers");
 	o.in_flight = slots_for(o);
 	return o;
 }
 
-[[noreturn]] void refuse(bool is_broken)
-{
-	if (is_broken)
-		throw error(EPIPE, "pool: its workers are gone and cannot be started");
-	throw error(EPIPE, "pool: closed");
-}
-
 } // namespace
+
+[[noreturn]] static void refuse(const std::string &reason)
+{
+	throw error(EPIPE, (reason.empty() ? "pool: closed" : "pool: given up: " + reason).c_str());
+}
 
 // How many forks away from the first process this one is; getpid(2) costs a system call.
 static unsigned generation;
@@ -52,9 +55,9 @@ static unsigned count_forks()
 
 core::core(const pool_options &o)
     : opt_(completed(o)), creator_(getpid()), generation_(count_forks()),
-      room_(std::make_shared<room>(opt_.memory, opt_.in_flight, opt_.workers, opt_.spin_ns)),
-      block_budget_(opt_.memory / 8 * 5), held_budget_(opt_.memory / 8), recs_(opt_.in_flight), workers_(opt_.workers),
-      held_(std::make_shared<std::atomic<std::size_t>>(0))
+      room_(std::make_shared<room>(opt_.memory, opt_.in_flight, opt_.max_workers, opt_.spin_ns)),
+      block_budget_(opt_.memory / 8 * 5), held_budget_(opt_.memory / 8), recs_(opt_.in_flight),
+      workers_(opt_.max_workers), held_(std::make_shared<std::atomic<std::size_t>>(0)), target_(opt_.workers)
 {
 	free_.reserve(opt_.in_flight);
 	for (std::uint32_t i = opt_.in_flight; i > 0; i--)
@@ -85,7 +88,29 @@ void core::publish_modules()
 }
 
 // A place for a task, and its record; then it may end as any other, terminate() included, while it is still written.
-task *core::reserve(std::size_t block_len)
+void core::fill_record(record &r, task &t, const task_options *o)
+{
+	static const task_options plain;
+
+	if (!o)
+		o = &plain;
+	r.serial = next_serial(r.serial);
+	r.attempts = 0;
+	r.limit_ns = o->timeout.count() > 0 ? o->timeout.count() : opt_.timeout.count();
+	r.max_attempts = o->max_attempts ? o->max_attempts : opt_.max_attempts;
+	r.retries = o->retries;
+	r.on_death = o->on_death.value_or(opt_.on_death);
+	r.level = o->priority;
+	if (!o->name.empty())
+		t.name = std::make_unique<std::string>(o->name);
+	if (r.limit_ns > 0)
+		note_limit(r.limit_ns);
+	// [B6] pairs with [B6] in worker.cpp: who is nudged looks at this level.
+	if (r.level != priority::normal)
+		room_->head().levels.fetch_or(1u << static_cast<int>(r.level), std::memory_order_release);
+}
+
+task *core::reserve(std::size_t block_len, const task_options *o)
 {
 	const auto has_room = [&] { return !free_.empty() && (!block_len || blocks_ + block_len <= block_budget_); };
 	std::unique_ptr<task> t(new task);
@@ -94,11 +119,10 @@ task *core::reserve(std::size_t block_len)
 	if (!has_room())
 		wait_until(l, [&] { return has_room() || !is_open_ || is_broken_; }, deadline(CH_FOREVER));
 	if (!is_open_ || is_broken_)
-		refuse(is_broken_);
+		refuse(reason_);
 	const std::uint32_t i = free_.back();
 	record &r = recs_[i];
-	r.serial = next_serial(r.serial);
-	r.attempts = 0;
+	fill_record(r, *t, o);
 	r.t = t.get();
 	r.block_len = block_len;
 	t->owner = shared_from_this();
@@ -109,6 +133,7 @@ task *core::reserve(std::size_t block_len)
 	blocks_ += block_len;
 	stats_.submitted++;
 	stats_.in_flight++;
+	nr_limited_ += r.limit_ns > 0;
 	// [B3] pairs with [B3] in commit_task: the slot's last writer may have been another thread. The tickets and
 	// results between us order that too, but through another process, where ThreadSanitizer does not look.
 	(void)room_->slot_at(i).state.load(std::memory_order_acquire);
@@ -144,11 +169,11 @@ std::byte *core::get_block(record &r, std::size_t len)
 			   deadline(is_alone ? 1000000 : CH_FOREVER));
 		nr_short_--;
 		if (is_broken_ || is_stopping_)
-			refuse(is_broken_);
+			refuse(reason_);
 	}
 }
 
-task *core::begin_task(std::uint64_t name, std::size_t len, std::byte **out_room)
+task *core::begin_task(std::uint64_t name, std::size_t len, std::byte **out_room, const task_options *o)
 {
 	const std::size_t block_len = len > slot::inline_max ? len : 0;
 
@@ -156,11 +181,13 @@ task *core::begin_task(std::uint64_t name, std::size_t len, std::byte **out_room
 	if (block_len > block_budget_)
 		throw error(EMSGSIZE, ("pool: " + std::to_string(len) + " bytes of arguments, at most 5/8 of the pool's " +
 				       std::to_string(opt_.memory) + ": raise pool_options.memory").c_str());
-	task *t = reserve(block_len);
+	task *t = reserve(block_len, o);
 	slot &s = room_->slot_at(t->slot);
 	s.name = name;
 	s.len = len;
 	s.block_off = 0;
+	s.limit_ns = recs_[t->slot].limit_ns;
+	s.attempt = 1;
 	*out_room = s.bytes;
 	try {
 		if (block_len) {
@@ -193,6 +220,7 @@ void core::abandon_task(task *t) noexcept
 void core::commit_task(task *t) noexcept
 {
 	const ticket tk{t->slot, t->serial};
+	const priority level = recs_[t->slot].level; // ours until it is queued
 	std::uint64_t mine = drafted(t->serial);
 
 	if (count_modules() > nr_modules_.load(std::memory_order_relaxed)) [[unlikely]] // read again in there
@@ -201,15 +229,16 @@ void core::commit_task(task *t) noexcept
 	// [B3] pairs with [B3] in reserve. To workers the ticket's commit publishes it. If it fails, terminate() was faster.
 	if (room_->slot_at(tk.slot).state.compare_exchange_strong(mine, queued(tk.serial), std::memory_order_release,
 								  std::memory_order_relaxed))
-		send_ticket(tk);
+		send_ticket({tk, level});
 	else
 		void_task(t);
 	nr_committing_.fetch_sub(1, std::memory_order_release); // [B5] pairs with [B5] in monitor.cpp
 }
 
-void core::send_ticket(ticket tk) noexcept
+void core::send_ticket(outgoing o) noexcept
 try {
-	int rc = ch_channel_send(room_->tasks(), &tk, sizeof(tk), CH_TRY);
+	ch_channel *to = room_->tasks(o.level);
+	int rc = ch_channel_send(to, &o.t, sizeof(o.t), CH_TRY);
 
 	// There is a place for every live ticket. If it is full of void ones the workers clear it, unless they wait
 	// for somebody to read results.
@@ -218,12 +247,22 @@ try {
 		while (!is_reading_ && read_some(l, CH_TRY))
 			;
 		l.unlock();
-		rc = ch_channel_send(room_->tasks(), &tk, sizeof(tk), 20000000);
+		rc = ch_channel_send(to, &o.t, sizeof(o.t), 20000000);
 	}
+	if (rc == 0 && o.level != priority::normal)
+		nudge();
 	if (rc < 0 && rc != -EPIPE) // closed: it ends with everything that did not run
 		give_up(std::strerror(-rc));
 } catch (...) {
 	give_up("out of memory");
+}
+
+// Some idle worker looks at all priorities. If the channel is full, none is idle.
+void core::nudge() noexcept
+{
+	const ticket t{nobody, 0};
+
+	(void)ch_channel_send(room_->tasks(), &t, sizeof(t), CH_TRY);
 }
 
 // Gives slot and block back; the record keeps its serial.
@@ -245,14 +284,15 @@ void core::complete(std::uint32_t i, outcome what) noexcept
 {
 	task *t = recs_[i].t;
 
-	t->what = what;
 	stats_.in_flight--;
 	stats_.done += what == outcome::value || what == outcome::error;
+	stats_.failed += what == outcome::error;
 	stats_.given_up += what == outcome::died;
+	stats_.timed_out += what == outcome::timeout;
+	stats_.cancelled += what == outcome::cancelled;
+	nr_limited_ -= recs_[i].limit_ns > 0;
 	free_slot(i);
-	// [T1] pairs with [T1] in future.hpp.
-	t->is_ready.store(true, std::memory_order_release);
-	unref(t);
+	finish(t, what);
 }
 
 // What is being written is left to who writes it, who will see that it is void.
@@ -287,7 +327,7 @@ bool core::cancel(task &t) noexcept
 {
 	const lock l(m_);
 
-	if (t.is_ready.load(std::memory_order_relaxed)) // set under m_
+	if (t.is_ready.load(std::memory_order_relaxed) || t.slot == task::no_slot) // set under m_
 		return false;
 	if (!take_back(t.slot))
 		return false;
@@ -311,8 +351,15 @@ pool_stats core::stats()
 	const lock l(m_);
 	pool_stats s = stats_;
 
-	for (const worker &w : workers_)
-		s.workers += w.is_running;
+	for (std::uint32_t i = 0; i < workers_.size(); i++)
+		s.workers += workers_[i].is_running;
+	for (std::uint32_t i = 0; i < recs_.size() && s.in_flight && room_; i++) {
+		std::uint32_t w;
+
+		// Relaxed: a picture of the moment.
+		if (recs_[i].t)
+			s.busy += is_running(room_->slot_at(i).state.load(std::memory_order_relaxed), recs_[i].serial, &w);
+	}
 	return s;
 }
 
@@ -320,10 +367,18 @@ pool_stats core::stats()
 
 task::~task()
 {
+	clear();
+}
+
+void task::clear() noexcept
+{
 	if (is_held)
 		delete static_cast<held_message *>(held);
 	else if (data != small_)
 		delete[] data;
+	is_held = false;
+	data = nullptr;
+	len = 0;
 }
 
 void unref(task *t) noexcept
@@ -343,18 +398,30 @@ void throw_outcome(const task &t)
 {
 	if (t.what == outcome::error)
 		rethrow(archive::read<error_record>(t.bytes()));
+	const std::string name = t.name ? *t.name : "";
 	if (t.what == outcome::died)
-		throw worker_died(t.pid, t.status, t.attempts);
+		throw worker_died(t.pid, t.status, t.attempts, name);
+	if (t.what == outcome::timeout)
+		throw task_timeout(t.pid, name);
 	if (t.what == outcome::lost)
-		refuse(true);
+		refuse(t.owner->reason());
 	if (t.what == outcome::no_memory)
 		throw std::bad_alloc();
-	throw error(ECANCELED, "task: the pool was ended before it was done");
+	throw error(ECANCELED, ("task " + name + (name.empty() ? "" : ": ") + "cancelled, or its pool was ended").c_str());
 }
 
-draft::draft(core &c, std::uint64_t name, std::size_t len) : core_(c), len_(len)
+std::exception_ptr exception_of(const task &t) noexcept
 {
-	task_ = c.begin_task(name, len, &data_);
+	try {
+		throw_outcome(t);
+	} catch (...) {
+		return std::current_exception();
+	}
+}
+
+draft::draft(core &c, std::uint64_t name, std::size_t len, const task_options *o) : core_(c), len_(len)
+{
+	task_ = c.begin_task(name, len, &data_, o);
 }
 
 draft::~draft()

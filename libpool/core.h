@@ -3,6 +3,8 @@
 //
 //   core.cpp      slots, submitting, completing
 //   drain.cpp     waiting: whoever waits reads the results channel
+//   callback.cpp  what is to be done when a task is over: continuations, groups, promises
+//   limits.cpp    ending what runs: time limits, kills
 //   monitor.cpp   workers: starting, deaths, the end
 //   worker.cpp    the other side
 #pragma once
@@ -10,8 +12,10 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <csignal>
 #include <mutex>
 #include <pool/pool.hpp>
+#include <pool/wait.hpp>
 #include <thread>
 #include <vector>
 
@@ -75,7 +79,7 @@ public:
 	core &operator=(const core &) = delete;
 
 	// core.cpp
-	task *begin_task(std::uint64_t name, std::size_t len, std::byte **out_room);
+	task *begin_task(std::uint64_t name, std::size_t len, std::byte **out_room, const task_options *o);
 	void commit_task(task *t) noexcept;
 	void abandon_task(task *t) noexcept;
 	bool cancel(task &t) noexcept;
@@ -85,12 +89,28 @@ public:
 	// drain.cpp
 	bool wait(task &t, std::int64_t timeout_ns);
 	void join();
+	bool wait_ready(std::int64_t timeout_ns);
+	bool wait_group(group &g, std::int64_t timeout_ns);
+
+	// callback.cpp
+	void when_over(task &t, std::unique_ptr<continuation> c);
+	void settle(task &promise, outcome what) noexcept;
+	void join_group(task &t, group &g, std::size_t place);
+	void leave_group(task &t, const group &g) noexcept;
+	void watch_task(task &t);
+
+	// limits.cpp
+	void request_stop(task &t) noexcept;
+	bool kill(task &t) noexcept;
 
 	// monitor.cpp
 	void start();
+	void resize(unsigned workers);
+	unsigned size();
 	void terminate(nanoseconds patience) noexcept;
 	void stop() noexcept;
 	std::vector<pid_t> pids();
+	std::string reason();
 
 	const pool_options &options() const noexcept { return opt_; }
 	pid_t creator() const noexcept { return creator_; }
@@ -105,26 +125,39 @@ private:
 		std::uint32_t serial = 0, attempts = 0;
 		std::size_t block_len = 0; // of its arguments
 		void *block = nullptr;     // where they are, if not in the slot
+		std::int64_t limit_ns = 0; // as task_options have these
+		unsigned max_attempts = 0, retries = 0;
+		enum on_death on_death = on_death::requeue;
+		priority level = priority::normal;
+		outcome verdict = outcome::none; // why it was condemned
 	};
 	struct worker {
 		ch_peer peer{};
 		bool is_running = false;
 	};
+	struct outgoing {
+		ticket t;
+		priority level;
+	};
 
 	// core.cpp
 	void publish_modules();
-	task *reserve(std::size_t block_len);
+	task *reserve(std::size_t block_len, const task_options *o);
+	void fill_record(record &r, task &t, const task_options *o);
 	void void_task(task *t) noexcept;
 	std::byte *get_block(record &r, std::size_t len);
 	void free_slot(std::uint32_t i) noexcept;
 	void complete(std::uint32_t i, outcome what) noexcept;
 	void fail_all(outcome what) noexcept;
 	bool take_back(std::uint32_t i) noexcept;
-	void send_ticket(ticket t) noexcept;
+	void send_ticket(outgoing o) noexcept;
+	void nudge() noexcept;
 
 	// drain.cpp
 	template <class Pred> bool wait_until(lock &l, Pred pred, const deadline &dl);
 	bool read_some(lock &l, std::int64_t timeout_ns);
+	void send_again(lock &l);
+	void end_one(const result_head &h, result_kind kind, bool has_memory);
 	void apply(const std::byte *m, std::size_t len);
 	void take_one();
 	void apply_held(std::unique_ptr<held_message> h);
@@ -135,17 +168,34 @@ private:
 	void poke() noexcept;
 	void pass_fence();
 
+	// callback.cpp
+	void finish(task *t, outcome what) noexcept;
+	void start_callbacks();
+	void run_callbacks() noexcept;
+	void call(lock &l, std::unique_ptr<continuation> c) noexcept;
+	void end_callbacks() noexcept;
+
+	// limits.cpp
+	bool condemn(std::uint32_t i, outcome verdict) noexcept;
+	void note_limit(std::int64_t limit_ns);
+	std::uint64_t enforce_limits() noexcept;
+	void watch_limits() noexcept;
+	void end_limits() noexcept;
+
 	// monitor.cpp
 	void watch() noexcept;
 	int start_worker(std::uint32_t i) noexcept;
 	void bury(std::vector<ch_exit> &dead);
-	void settle(const ch_exit &e, std::vector<ticket> &out);
+	bool count_death(std::uint32_t w) noexcept;
+	void settle(const ch_exit &e, std::vector<outgoing> &out);
+	void see_to_initializer() noexcept;
+	unsigned nr_running() const noexcept;
 	bool is_hopeless() const noexcept;
 	bool is_short();
 	void refill();
 	void give_up(const char *why) noexcept;
 	void give_up_locked(const char *why) noexcept;
-	void again(record &r, std::uint32_t i, std::vector<ticket> &out) noexcept;
+	void again(record &r, std::uint32_t i, bool was_begun, std::vector<outgoing> &out) noexcept;
 	void end_monitor() noexcept;
 
 	const pool_options opt_;
@@ -175,7 +225,22 @@ private:
 	std::uint64_t early_since_ns_ = 0; // the first of them
 	std::size_t blocks_ = 0;         // bytes of arguments in blocks
 	std::shared_ptr<std::atomic<std::size_t>> held_; // bytes of results that lie in shared memory
+	std::string reason_;             // why it is broken
+	unsigned target_;                // workers that there shall be
+	std::vector<outgoing> again_;    // to be sent when the lock is open
 	pool_stats stats_;
+
+	std::thread callbacks_; // made at first use, as the next
+	std::thread limits_;
+	std::condition_variable callback_bell_, limit_bell_;
+	std::unique_ptr<continuation> over_; // to be run, oldest first
+	continuation *over_last_ = nullptr;
+	std::size_t nr_watched_ = 0;     // tasks that the callback thread waits for, once for each continuation
+	std::size_t nr_limited_ = 0;     // tasks with a time limit
+	std::uint64_t next_limit_ns_ = 0; // when limits_ looks next
+	bool is_calling_ = false;        // a continuation runs
+	bool is_callback_end_ = false, is_limit_end_ = false;
+	bool is_ended_ = false;          // nothing runs continuations any more
 };
 
 inline std::uint32_t next_serial(std::uint32_t s)
@@ -210,6 +275,23 @@ template <class Pred> bool core::wait_until(lock &l, Pred pred, const deadline &
 	if (!is_reading_ && waiters_)
 		waiters_->bell.notify_one();
 	return is_done;
+}
+
+// A thread that takes none of the application's signals.
+template <class F> std::thread quiet_thread(F f)
+{
+	sigset_t all, old;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	try {
+		std::thread t(std::move(f));
+		pthread_sigmask(SIG_SETMASK, &old, nullptr);
+		return t;
+	} catch (...) {
+		pthread_sigmask(SIG_SETMASK, &old, nullptr);
+		throw;
+	}
 }
 
 int worker_main(const void *arg, std::size_t len);

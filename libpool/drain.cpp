@@ -51,7 +51,45 @@ void core::join()
 	check_process();
 	lock l(m_);
 
-	wait_until(l, [&] { return free_.size() == recs_.size() || is_broken_; }, deadline(CH_FOREVER));
+	// What a continuation waits for cannot be its own end.
+	const bool is_inside = callbacks_.get_id() == std::this_thread::get_id();
+	const auto is_done = [&] { return free_.size() == recs_.size() && (is_inside || (!over_ && !is_calling_)); };
+
+	wait_until(l, [&] { return is_done() || is_broken_; }, deadline(CH_FOREVER));
+}
+
+bool core::wait_ready(std::int64_t timeout_ns)
+{
+	check_process();
+	lock l(m_);
+	const auto is_there = [&](std::uint32_t i) {
+		// Relaxed: it has said so in the results channel, too.
+		return workers_[i].is_running && room_->desk_of(i).at.load(std::memory_order_relaxed) == stage::ready;
+	};
+	const auto is_done = [&] {
+		unsigned n = 0;
+
+		for (std::uint32_t i = 0; i < workers_.size(); i++)
+			n += is_there(i);
+		return n >= target_;
+	};
+
+	const bool rc = wait_until(l, [&] { return is_broken_ || !is_open_ || is_done(); }, deadline(timeout_ns));
+	if (is_broken_ || !is_open_)
+		throw error(EPIPE, ("pool: " + (is_broken_ ? reason_ : "closed")).c_str());
+	return rc;
+}
+
+bool core::wait_group(group &g, std::int64_t timeout_ns)
+{
+	lock l(m_);
+
+	return wait_until(l, [&] { return g.has_next(); }, deadline(timeout_ns));
+}
+
+static outcome outcome_of(result_kind k, bool has_memory)
+{
+	return !has_memory ? outcome::no_memory : k == result_kind::value ? outcome::value : outcome::error;
 }
 
 // Reads what is there, but not for ever, and acts on it. False: nothing came in time. The lock is open meanwhile.
@@ -81,7 +119,34 @@ bool core::read_some(lock &l, std::int64_t timeout_ns)
 	else if (nr == 0)
 		return false;
 	wake_done();
+	if (!again_.empty())
+		send_again(l);
 	return true;
+}
+
+// Tasks that threw and may try once more.
+void core::send_again(lock &l)
+{
+	std::vector<outgoing> out;
+
+	out.swap(again_);
+	l.unlock();
+	for (const outgoing &o : out)
+		send_ticket(o);
+	l.lock();
+}
+
+// A result that is in its task, all of it.
+void core::end_one(const result_head &h, result_kind kind, bool has_memory)
+{
+	record &r = recs_[h.slot];
+
+	if (kind == result_kind::error && r.retries && !is_stopping_) {
+		r.retries--;
+		stats_.retried++;
+		return again(r, h.slot, true, again_);
+	}
+	complete(h.slot, outcome_of(kind, has_memory));
 }
 
 // A message that lies in a block. Only one thread reads, so it is still the oldest.
@@ -117,11 +182,6 @@ bool core::give(record &r, const std::byte *data, std::size_t len) noexcept
 	return true;
 }
 
-static outcome outcome_of(result_kind k, bool has_memory)
-{
-	return !has_memory ? outcome::no_memory : k == result_kind::value ? outcome::value : outcome::error;
-}
-
 void core::apply(const std::byte *m, std::size_t len)
 {
 	result_head h;
@@ -137,7 +197,7 @@ void core::apply(const std::byte *m, std::size_t len)
 	if (h.kind == result_kind::piece) // a last, short one
 		apply_piece(*r, m, len);
 	else if (h.kind == result_kind::value || h.kind == result_kind::error)
-		complete(h.slot, outcome_of(h.kind, give(*r, m + sizeof(h), len - sizeof(h))));
+		end_one(h, h.kind, give(*r, m + sizeof(h), len - sizeof(h)));
 }
 
 void core::apply_held(std::unique_ptr<held_message> held)
@@ -166,7 +226,7 @@ void core::apply_held(std::unique_ptr<held_message> held)
 	} else {
 		has_memory = give(*r, m + sizeof(h), len - sizeof(h));
 	}
-	complete(h.slot, outcome_of(h.kind, has_memory));
+	end_one(h, h.kind, has_memory);
 }
 
 void core::apply_piece(record &r, const std::byte *m, std::size_t len)
@@ -188,7 +248,7 @@ void core::apply_piece(record &r, const std::byte *m, std::size_t len)
 		return;
 	std::memcpy(t.data + p.offset, m + sizeof(p), len);
 	if (p.offset + len == p.total)
-		complete(p.head.slot, outcome_of(p.kind, true));
+		end_one(p.head, p.kind, true);
 }
 
 // Waits until everything that is in the results channel now has been acted upon (board.h, 4).

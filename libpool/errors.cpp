@@ -134,9 +134,14 @@ void rethrow(const error_record &e)
 
 namespace {
 
-std::string describe(pid_t pid, int status, unsigned attempts)
+std::string prefix(const std::string &task)
 {
-	std::string s = "worker " + std::to_string(pid);
+	return task.empty() ? "" : "task " + task + ": ";
+}
+
+std::string describe(pid_t pid, int status, unsigned attempts, const std::string &task)
+{
+	std::string s = prefix(task) + "worker " + std::to_string(pid);
 
 	if (WIFSIGNALED(status))
 		s += " was killed by signal " + std::to_string(WTERMSIG(status)) + " (" + strsignal(WTERMSIG(status)) + ")";
@@ -153,8 +158,16 @@ task_error::task_error(const detail::error_record &e) : std::runtime_error(e.typ
 
 task_error::~task_error() = default;
 
-worker_died::worker_died(pid_t pid, int status, unsigned attempts)
-    : std::runtime_error(describe(pid, status, attempts)), pid_(pid), status_(status), attempts_(attempts)
+task_timeout::task_timeout(pid_t pid, const std::string &task)
+    : std::runtime_error(prefix(task) + "it ran longer than it may, and worker " + std::to_string(pid) + " was killed for it"),
+      pid_(pid)
+{
+}
+
+task_timeout::~task_timeout() = default;
+
+worker_died::worker_died(pid_t pid, int status, unsigned attempts, const std::string &task)
+    : std::runtime_error(describe(pid, status, attempts, task)), pid_(pid), status_(status), attempts_(attempts)
 {
 }
 

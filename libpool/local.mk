@@ -4,12 +4,15 @@
 lib_LTLIBRARIES += libpool.la
 libpool_la_SOURCES = \
 	libpool/board.h \
+	libpool/callback.cpp \
 	libpool/core.cpp libpool/core.h \
 	libpool/cpus.cpp \
 	libpool/drain.cpp \
 	libpool/errors.cpp \
+	libpool/limits.cpp \
 	libpool/modules.cpp libpool/modules.h \
 	libpool/monitor.cpp \
+	libpool/peer.cpp libpool/peer.h \
 	libpool/pool.cpp \
 	libpool/room.cpp \
 	libpool/worker.cpp

@@ -26,7 +26,8 @@ int core::start_worker(std::uint32_t i) noexcept
 	ch_peer peer;
 
 	d.at_hand = ticket{0, 0}; // its last user is dead and dealt with
-	d.is_ready.store(0, std::memory_order_relaxed);
+	d.at.store(stage::unborn, std::memory_order_relaxed);
+	d.begun_ns.store(0, std::memory_order_relaxed);
 	const int rc = ch_spawner_spawn(spawner_, worker_main, &arg, sizeof(arg), i, &peer);
 	if (rc < 0)
 		return rc;
@@ -48,17 +49,12 @@ void core::start()
 			ch_spawner_destroy(spawner_);
 			raise(rc);
 		}
-	sigset_t all, old;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old); // the application's signals are for its own threads
 	try {
-		monitor_ = std::thread([this] { watch(); });
+		monitor_ = quiet_thread([this] { watch(); });
 	} catch (...) {
-		pthread_sigmask(SIG_SETMASK, &old, nullptr);
 		ch_spawner_destroy(spawner_);
 		throw;
 	}
-	pthread_sigmask(SIG_SETMASK, &old, nullptr);
 }
 
 void core::watch() noexcept
@@ -91,83 +87,112 @@ bool core::is_short()
 {
 	const lock l(m_);
 
-	return !is_stopping_ && !is_broken_ &&
-	       std::any_of(workers_.begin(), workers_.end(), [](const worker &w) { return !w.is_running; });
+	return !is_stopping_ && !is_broken_ && nr_running() < target_;
+}
+
+unsigned core::nr_running() const noexcept
+{
+	return static_cast<unsigned>(
+		std::count_if(workers_.begin(), workers_.end(), [](const worker &w) { return w.is_running; }));
 }
 
 // They died. First all that they finished must be known: see board.h, 3 and 4.
 void core::bury(std::vector<ch_exit> &dead)
 {
-	std::vector<ticket> again;
+	std::vector<outgoing> again;
 
 	ch_pool_sweep(room_->pool());
 	pass_fence();
 	lock l(m_);
 	for (const ch_exit &e : dead)
 		settle(e, again);
+	see_to_initializer();
 	if (is_hopeless())
 		give_up_locked("its workers die as soon as they are started");
 	wake_done();
 	poke();
 	gone_.notify_all();
 	l.unlock();
-	for (const ticket t : again)
-		send_ticket(t);
+	for (const outgoing &o : again)
+		send_ticket(o);
+}
+
+// An initializer that fails is a mistake, and would fail again.
+void core::see_to_initializer() noexcept
+{
+	board &b = room_->head();
+
+	// [B8] pairs with [B8] in worker.cpp: the text is whole.
+	if (b.init_failed.load(std::memory_order_acquire) == 2)
+		give_up_locked((std::string("its initializer failed: ") + b.init_error).c_str());
+	else if (opt_.initializer && early_deaths_ >= opt_.max_attempts)
+		give_up_locked("its initializer kills the workers");
 }
 
 // No worker has got as far as to take a task for a while, though many were started.
 bool core::is_hopeless() const noexcept
 {
-	return early_deaths_ >= std::max(early_max, 2 * opt_.workers) && now_ns() - early_since_ns_ > hopeless_ns;
+	return early_deaths_ >= std::max(early_max, 2 * target_) && now_ns() - early_since_ns_ > hopeless_ns;
 }
 
-void core::settle(const ch_exit &e, std::vector<ticket> &out)
+// Whether it went without being asked to.
+bool core::count_death(std::uint32_t w) noexcept
+{
+	// Relaxed: it is dead.
+	const stage at = room_->desk_of(w).at.load(std::memory_order_relaxed);
+
+	if (at == stage::ready || at == stage::leaving)
+		early_deaths_ = 0;
+	else if (early_deaths_++ == 0)
+		early_since_ns_ = now_ns();
+	stats_.recycled += at == stage::leaving && !is_stopping_ && nr_running() < target_;
+	return at != stage::leaving;
+}
+
+void core::settle(const ch_exit &e, std::vector<outgoing> &out)
 {
 	const auto w = static_cast<std::uint32_t>(e.cookie);
 
 	if (w >= workers_.size() || workers_[w].peer.id != e.peer.id)
 		return;
 	workers_[w].is_running = false;
-	stats_.deaths += !is_stopping_;
-	const desk &d = room_->desk_of(w);
-	if (d.is_ready.load(std::memory_order_relaxed)) // it is dead: no order needed
-		early_deaths_ = 0;
-	else if (early_deaths_++ == 0)
-		early_since_ns_ = now_ns();
-	const ticket t = d.at_hand;
+	const bool is_death = count_death(w) && !is_stopping_;
+	const ticket t = room_->desk_of(w).at_hand;
+	stats_.deaths += is_death;
 	if (t.slot >= recs_.size() || !recs_[t.slot].t || recs_[t.slot].serial != t.serial)
 		return;
 	record &r = recs_[t.slot];
 	std::atomic<std::uint64_t> &state = room_->slot_at(t.slot).state;
-	std::uint64_t waiting = queued(t.serial);
+	std::uint64_t now = queued(t.serial);
 	// [B2] pairs with [B2] in worker.cpp: a living worker has won it, or it is void from here on.
-	if (state.compare_exchange_strong(waiting, 0, std::memory_order_acq_rel))
-		return again(r, t.slot, out);
-	if (waiting != running(t.serial, w))
+	if (state.compare_exchange_strong(now, 0, std::memory_order_acq_rel))
+		return again(r, t.slot, false, out);
+	r.t->pid = ch_peer_pid(e.peer);
+	if (now == condemned(t.serial, w)) {
+		stats_.deaths -= is_death; // we have killed it
+		return complete(t.slot, r.verdict);
+	}
+	if (now != running(t.serial, w) && now != ended(t.serial, w))
 		return;
 	r.attempts++;
-	if (opt_.on_death == on_death::requeue && r.attempts < opt_.max_attempts && !is_stopping_) {
+	if (r.on_death == on_death::requeue && r.attempts < r.max_attempts && !is_stopping_) {
 		stats_.requeued++;
-		return again(r, t.slot, out);
+		return again(r, t.slot, true, out);
 	}
-	r.t->pid = ch_peer_pid(e.peer);
 	r.t->status = e.status;
 	r.t->attempts = r.attempts;
 	complete(t.slot, outcome::died);
 }
 
 // Queues a task anew: a new serial, so that whatever is still under way of the old one is void.
-void core::again(record &r, std::uint32_t i, std::vector<ticket> &out) noexcept
+void core::again(record &r, std::uint32_t i, bool was_begun, std::vector<outgoing> &out) noexcept
 {
-	if (r.t->data) { // a result that came in pieces, not all of them
-		delete[] r.t->data;
-		r.t->data = nullptr;
-		r.t->len = 0;
-	}
+	r.t->clear(); // an error, or a result that came in pieces, not all of them
 	r.serial = next_serial(r.serial);
+	room_->slot_at(i).attempt += was_begun;
 	// Relaxed: the ticket's commit publishes it.
 	room_->slot_at(i).state.store(queued(r.serial), std::memory_order_relaxed);
-	out.push_back(ticket{i, r.serial});
+	out.push_back({ticket{i, r.serial}, r.level});
 }
 
 void core::refill()
@@ -177,9 +202,12 @@ void core::refill()
 	{
 		const lock l(m_);
 		is_slow = early_deaths_ >= early_max;
-		for (std::uint32_t i = 0; i < workers_.size(); i++)
-			if (!workers_[i].is_running && !is_stopping_ && !is_broken_)
+		unsigned nr = is_stopping_ || is_broken_ ? target_ : nr_running();
+		for (std::uint32_t i = 0; i < workers_.size() && nr < target_; i++)
+			if (!workers_[i].is_running) {
 				missing.push_back(i);
+				nr++;
+			}
 	}
 	if (is_slow)
 		usleep(10000); // they die as soon as they are started: do not use up the machine
@@ -194,6 +222,7 @@ void core::give_up_locked(const char *why) noexcept
 	if (is_broken_)
 		return;
 	is_broken_ = true;
+	reason_ = why;
 	if (!is_stopping_)
 		std::fprintf(stderr, "pool %s: given up: %s\n", opt_.name.c_str(), why);
 	fail_all(outcome::lost);
@@ -212,6 +241,8 @@ void core::end_monitor() noexcept
 	ch_spawner_cancel(spawner_);
 	if (monitor_.joinable())
 		monitor_.join();
+	end_limits();
+	end_callbacks();
 	ch_spawner_destroy(spawner_);
 	spawner_ = nullptr;
 	lock l(m_);
@@ -240,12 +271,10 @@ void core::stop() noexcept
 	if (!spawner_)
 		return;
 	l.unlock();
-	(void)ch_channel_close(room_->tasks());
+	for (const priority p : {priority::high, priority::low, priority::normal})
+		(void)ch_channel_close(room_->tasks(p));
 	l.lock();
-	gone_.wait_for(l, end_patience, [this] {
-		return is_broken_ ||
-		       std::none_of(workers_.begin(), workers_.end(), [](const worker &w) { return w.is_running; });
-	});
+	gone_.wait_for(l, end_patience, [this] { return is_broken_ || nr_running() == 0; });
 	l.unlock();
 	end_monitor();
 }
@@ -269,6 +298,40 @@ void core::terminate(nanoseconds patience) noexcept
 	l.unlock();
 	if (spawner_)
 		end_monitor();
+}
+
+// More workers are started now; fewer are left as soon as those that are too many end their tasks.
+void core::resize(unsigned workers)
+{
+	check_process();
+	if (workers < 1 || workers > workers_.size())
+		throw error(EINVAL, ("pool: from 1 to " + std::to_string(workers_.size()) +
+				     " workers: raise pool_options.max_workers").c_str());
+	lock l(m_);
+	if (!is_open_ || is_broken_)
+		throw error(EPIPE, "pool: closed");
+	const unsigned now = std::max(target_, nr_running());
+	target_ = workers;
+	l.unlock();
+	// [B6] pairs with [B6] in worker.cpp.
+	room_->head().levels.fetch_or(1u << static_cast<int>(priority::high), std::memory_order_release);
+	for (unsigned i = workers; i < now; i++)
+		send_ticket({ticket{go_home, 0}, priority::high});
+	refill();
+}
+
+unsigned core::size()
+{
+	const lock l(m_);
+
+	return target_;
+}
+
+std::string core::reason()
+{
+	const lock l(m_);
+
+	return reason_;
 }
 
 std::vector<pid_t> core::pids()

@@ -73,6 +73,16 @@ void pool::join()
 	core().join();
 }
 
+bool pool::wait_ready(nanoseconds timeout)
+{
+	return core().wait_ready(timeout.count());
+}
+
+void pool::resize(unsigned workers)
+{
+	core().resize(workers);
+}
+
 void pool::terminate(nanoseconds patience) noexcept
 {
 	if (core_)
@@ -81,7 +91,7 @@ void pool::terminate(nanoseconds patience) noexcept
 
 unsigned pool::size() const noexcept
 {
-	return core_ ? core_->options().workers : 0;
+	return core_ ? core_->size() : 0;
 }
 
 std::vector<pid_t> pool::workers() const

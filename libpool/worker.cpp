@@ -7,6 +7,7 @@
 #include <cxxabi.h>
 #include <fcntl.h>
 #include <iostream>
+#include <pool/context.hpp>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -14,6 +15,13 @@ namespace ch::detail {
 namespace {
 
 board *the_board; // of the pool that this process works for
+
+// What the task of this process can ask.
+struct {
+	bool exists = false;
+	std::uint32_t worker = 0, attempt = 0, serial = 0;
+	std::atomic<std::uint32_t> *stop = nullptr;
+} context;
 
 fingerprint module_of_owner(std::uint32_t index)
 {
@@ -115,30 +123,105 @@ std::size_t sink::send_piece(piece_head p)
 
 class worker {
 public:
-	worker(room &r, std::uint32_t me) : room_(r), desk_(r.desk_of(me)), me_(me), sink_(r) {}
+	worker(const core &c, std::uint32_t me)
+	    : core_(c), room_(c.shared()), desk_(room_.desk_of(me)), me_(me), sink_(room_)
+	{
+	}
 	void serve();
 
 private:
+	void initialize();
+	ssize_t next();
 	void run(ticket t);
 	void call(const slot &s);
+	bool end(slot &s, ticket t);
 
+	const core &core_;
 	room &room_;
 	desk &desk_;
 	const std::uint32_t me_;
 	sink sink_;
+	unsigned nr_run_ = 0;
 };
+
+// Only the first of all that fail says why.
+void report_failure(board &b, const error_record &e)
+{
+	std::uint32_t none = 0;
+
+	if (!b.init_failed.compare_exchange_strong(none, 1, std::memory_order_relaxed)) // [B8] says the rest
+		return;
+	std::snprintf(b.init_error, sizeof(b.init_error), "%s: %s", e.type.c_str(), e.what.c_str());
+	b.init_failed.store(2, std::memory_order_release); // [B8] pairs with [B8] in monitor.cpp
+}
+
+// Relaxed, here and below: what the desk says is read after our death, or as a picture of the moment.
+void worker::initialize()
+{
+	const result_head h{me_, 0, result_kind::ready, 0};
+
+	desk_.at.store(stage::initializing, std::memory_order_relaxed);
+	context.exists = true;
+	context.worker = me_;
+	try {
+		if (core_.options().initializer)
+			core_.options().initializer();
+	} catch (const abi::__forced_unwind &) {
+		throw;
+	} catch (...) {
+		report_failure(room_.head(), current_error());
+		throw error(ECANCELED, "its initializer failed");
+	}
+	desk_.at.store(stage::ready, std::memory_order_relaxed);
+	const int rc = ch_channel_send(room_.results(), &h, sizeof(h), CH_FOREVER);
+	if (rc == -EPIPE || rc == -ESTALE)
+		throw pool_ended();
+	check(rc);
+}
+
+// The next ticket on the desk: of the highest priority there is.
+ssize_t worker::next()
+{
+	const auto recv = [&](priority p, std::int64_t timeout_ns) {
+		return ch_channel_recv(room_.tasks(p), &desk_.at_hand, sizeof(desk_.at_hand), timeout_ns);
+	};
+
+	// [B6] pairs with [B6] in core.cpp.
+	if (room_.head().levels.load(std::memory_order_acquire))
+		for (const priority p : {priority::high, priority::normal, priority::low})
+			if (const ssize_t n = recv(p, CH_TRY); n >= 0 || (n != -EAGAIN && n != -EPIPE))
+				return n;
+	return recv(priority::normal, CH_FOREVER);
+}
 
 void worker::serve()
 {
-	desk_.is_ready.store(1, std::memory_order_relaxed); // read after our death
-	for (;;) {
-		const ssize_t n = ch_channel_recv(room_.tasks(), &desk_.at_hand, sizeof(desk_.at_hand), CH_FOREVER);
+	const unsigned most = core_.options().max_tasks;
+
+	initialize();
+	while (!most || nr_run_ < most) {
+		const ssize_t n = next();
 
 		if (n == -EPIPE || n == -ESTALE)
-			return;
+			break;
 		check(n);
-		run(desk_.at_hand);
+		if (desk_.at_hand.slot == go_home)
+			break;
+		if (desk_.at_hand.slot != nobody)
+			run(desk_.at_hand);
 	}
+	desk_.at.store(stage::leaving, std::memory_order_relaxed);
+}
+
+// The task is done, and not condemned: its result may be sent.
+bool worker::end(slot &s, ticket t)
+{
+	std::uint64_t mine = running(t.serial, me_);
+
+	if (s.limit_ns)
+		desk_.begun_ns.store(0, std::memory_order_relaxed);
+	// [B7] pairs with [B7] in limits.cpp.
+	return s.state.compare_exchange_strong(mine, ended(t.serial, me_), std::memory_order_acq_rel);
 }
 
 void worker::run(ticket t)
@@ -150,6 +233,12 @@ void worker::run(ticket t)
 	// [B2] pairs with [B2] in monitor.cpp: one of us has this serial. Losing means that the ticket is void.
 	if (!s.state.compare_exchange_strong(waiting, running(t.serial, me_), std::memory_order_acq_rel))
 		return;
+	if (s.limit_ns)
+		desk_.begun_ns.store(now_ns(), std::memory_order_relaxed);
+	context.attempt = s.attempt;
+	context.serial = t.serial;
+	context.stop = &s.stop;
+	nr_run_++;
 	result_kind kind = result_kind::value;
 	try {
 		call(s);
@@ -161,6 +250,8 @@ void worker::run(ticket t)
 		kind = result_kind::error;
 		sink_.put(current_error());
 	}
+	if (!end(s, t))
+		std::raise(SIGKILL); // condemned: the owner waits for this death
 	sink_.send(t, kind);
 }
 
@@ -197,6 +288,35 @@ std::span<std::byte> result_sink::space(std::size_t n)
 	return static_cast<sink &>(*this).make_room(n);
 }
 
+} // namespace ch::detail
+
+namespace ch::this_task {
+
+bool exists() noexcept
+{
+	return detail::context.exists;
+}
+
+unsigned worker() noexcept
+{
+	return detail::context.worker;
+}
+
+unsigned attempt() noexcept
+{
+	return detail::context.attempt;
+}
+
+bool is_cancelled() noexcept
+{
+	// Relaxed: it says nothing but itself.
+	return detail::context.stop && detail::context.stop->load(std::memory_order_relaxed) == detail::context.serial;
+}
+
+} // namespace ch::this_task
+
+namespace ch::detail {
+
 int worker_main(const void *arg, std::size_t)
 {
 	const auto *a = static_cast<const worker_arg *>(arg);
@@ -204,11 +324,11 @@ int worker_main(const void *arg, std::size_t)
 
 	settle_in(*a->c, a->index);
 	try {
-		worker(a->c->shared(), a->index).serve();
+		worker(*a->c, a->index).serve();
 	} catch (const pool_ended &) {
 	} catch (const error &e) {
 		std::fprintf(stderr, "pool %s: worker %d: %s\n", a->c->options().name.c_str(), getpid(), e.what());
-		a->c->shared().desk_of(a->index).is_ready.store(0, std::memory_order_relaxed); // read after our death
+		a->c->shared().desk_of(a->index).at.store(stage::failed, std::memory_order_relaxed); // read after our death
 		status = 1;
 	}
 	std::cout.flush();

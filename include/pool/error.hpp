@@ -61,7 +61,7 @@ public:
 // The worker died while it ran the task, as often as the pool allows (pool_options.max_attempts, on_death).
 class CH_API worker_died : public std::runtime_error {
 public:
-	worker_died(pid_t pid, int status, unsigned attempts);
+	worker_died(pid_t pid, int status, unsigned attempts, const std::string &task = {});
 	~worker_died() override;
 	pid_t pid() const noexcept { return pid_; }           // the last one that died of it
 	int status() const noexcept { return status_; }       // as waitpid(2) reports it
@@ -73,6 +73,17 @@ private:
 	pid_t pid_;
 	int status_;
 	unsigned attempts_;
+};
+
+// The task ran longer than it may (task_options.timeout); its worker was killed and is replaced.
+class CH_API task_timeout : public std::runtime_error {
+public:
+	explicit task_timeout(pid_t pid, const std::string &task = {});
+	~task_timeout() override;
+	pid_t pid() const noexcept { return pid_; }
+
+private:
+	pid_t pid_;
 };
 
 } // namespace ch

@@ -14,18 +14,14 @@
 
 namespace ch {
 
-struct map_options {
-	std::size_t chunk = 0;     // items in one task; 0: as many as take about a millisecond
-	std::size_t in_flight = 0; // chunks sent and not yet fetched, at most; 0: two per worker and one
-};
-
 namespace detail {
 
 // Room for a task's bytes in shared memory, from the moment there is a place for it until it is sent.
 class CH_API draft {
 public:
-	draft(core &c, std::uint64_t name, std::size_t len); // waits for a place
-	~draft();                                            // gives the place back, unless committed
+	// Waits for a place.
+	draft(core &c, std::uint64_t name, std::size_t len, const task_options *o = nullptr);
+	~draft(); // gives the place back, unless committed
 	draft(const draft &) = delete;
 	draft &operator=(const draft &) = delete;
 	std::span<std::byte> room() const noexcept { return {data_, len_}; }

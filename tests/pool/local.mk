@@ -9,8 +9,10 @@ check_PROGRAMS += \
 	tests/pool/call_test \
 	tests/pool/death_test \
 	tests/pool/error_test \
+	tests/pool/future_test \
 	tests/pool/life_test \
 	tests/pool/map_test \
+	tests/pool/option_test \
 	tests/pool/wait_test
 endif
 STRESS += tests/pool/threads_stress
@@ -37,3 +39,9 @@ tests_pool_map_test_LDADD        = $(POOL_TEST_LDADD)
 tests_pool_wait_test_SOURCES     = tests/pool/wait_test.cpp
 tests_pool_wait_test_CPPFLAGS    = $(POOL_TEST_CPPFLAGS)
 tests_pool_wait_test_LDADD       = $(POOL_TEST_LDADD)
+tests_pool_future_test_SOURCES = tests/pool/future_test.cpp
+tests_pool_future_test_CPPFLAGS = $(POOL_TEST_CPPFLAGS)
+tests_pool_future_test_LDADD = $(POOL_TEST_LDADD)
+tests_pool_option_test_SOURCES = tests/pool/option_test.cpp
+tests_pool_option_test_CPPFLAGS = $(POOL_TEST_CPPFLAGS)
+tests_pool_option_test_LDADD = $(POOL_TEST_LDADD)
