@@ -12,7 +12,11 @@ using u32 = std::uint32_t;
 using u64 = std::uint64_t;
 using i64 = std::int64_t;
 
+#ifdef CH_EXPLORE // tests/explore sees every access and tries every order of them
+template <class T> using shared = explore::word<T>;
+#else
 template <class T> using shared = std::atomic<T>;
+#endif
 static_assert(shared<u64>::is_always_lock_free && sizeof(shared<u64>) == 8, "shared words must be plain words");
 
 inline constexpr auto relaxed = std::memory_order_relaxed;

@@ -12,6 +12,7 @@
 namespace ch::core {
 
 bool event_always_fence = true;
+thread_local u32 event_calm; // of this thread's last notifications, how many in a row met no sleeper; tests/explore sets it
 static constexpr i64 UNSURE_NS = 1000000; // far longer than any processor keeps a store to itself
 static constexpr u32 CALM = 1024;         // notifications without a sleeper until an event is quiet again
 
@@ -76,15 +77,14 @@ void event_wake(event &e, int count) noexcept
 
 void event_notify_slow(event &e, int count) noexcept
 {
-	static thread_local u32 calm;
 	// [E3] pairs with [E4]: releases the notifier's change to whoever registers later.
 	u64 w = e.v.fetch_add(0, acq_rel);
 
 	if (w & EVENT_ARMED) {
-		calm = 0;
+		event_calm = 0;
 		event_wake(e, count);
-	} else if ((w & EVENT_SLEEPY) && ++calm > CALM) {
-		calm = 0;
+	} else if ((w & EVENT_SLEEPY) && ++event_calm > CALM) {
+		event_calm = 0;
 		e.v.compare_exchange_strong(w, w & ~EVENT_SLEEPY, relaxed, relaxed);
 	}
 }
