@@ -18,13 +18,16 @@ constexpr std::size_t record_head = 2 * sizeof(std::uint32_t);
 constexpr std::size_t ask_first = 64, ask_max = 1024; // keys in one request
 
 // Sends packed records in one message. False if there is no block for them.
-bool start_pack(connection &conn, call &c, unsigned m, op what, bytes records)
+bool start_pack(connection &conn, call &c, unsigned m, outgoing out, bytes records)
 {
 	const auto copy = [&](std::span<std::byte> to) { std::memcpy(to.data(), records.data(), to.size()); };
 	const ddict_core::value_writer write = copy;
 
 	try {
-		conn.start(c, m, {.what = what, .vlen = records.size(), .write = &write, .is_patient = false});
+		out.vlen = records.size();
+		out.write = &write;
+		out.is_patient = false;
+		conn.start(c, m, out);
 		return true;
 	} catch (const error &e) {
 		if (e.code().value() != ENOSPC && e.code().value() != EMSGSIZE)
@@ -37,7 +40,11 @@ bool start_pack(connection &conn, call &c, unsigned m, op what, bytes records)
 
 class batch {
 public:
-	explicit batch(connection &conn) : conn_(conn), lanes_(conn.managers(), packer(0)) {}
+	// how: put, with checkpoint, deadline and flags; which(key) is the key's manager.
+	batch(connection &conn, const outgoing &how, int directed)
+	    : conn_(conn), how_(how), directed_(directed), lanes_(conn.managers(), packer(0))
+	{
+	}
 	batch(const batch &) = delete;
 	batch &operator=(const batch &) = delete;
 	~batch()
@@ -55,23 +62,33 @@ private:
 	void send_in_pieces(unsigned m, bytes records);
 	bool fly_pack(unsigned m, bytes records)
 	{
-		return fly([&](call &c) { return start_pack(conn_, c, m, op::put_many, records); });
+		outgoing out = how_;
+
+		out.what = op::put_many;
+		return fly([&](call &c) { return start_pack(conn_, c, m, out, records); });
 	}
 
 	connection &conn_;
+	outgoing how_;
+	int directed_; // the manager for all keys, or -1
 	std::vector<packer> lanes_; // records for each manager, not yet sent
 	std::deque<call> flights_;
 };
 
 void batch::add(bytes key, std::size_t len, const ddict_core::value_writer &write)
 {
-	const unsigned m = conn_.manager_for(key);
+	const unsigned m = directed_ >= 0 ? static_cast<unsigned>(directed_) : conn_.manager_for(key);
 	packer &lane = lanes_[m];
 
 	if (record_head + key.size() + len > ring_room) {
 		flush(m); // an earlier put of the same key stays the earlier one
 		fly([&](call &c) {
-			conn_.start(c, m, {.what = op::put, .key = key, .vlen = len, .write = &write});
+			outgoing out = how_;
+
+			out.key = key;
+			out.vlen = len;
+			out.write = &write;
+			conn_.start(c, m, out);
 			return true;
 		});
 		return;
@@ -106,7 +123,7 @@ template <class Start> bool batch::fly(Start &&start)
 void batch::settle_oldest()
 {
 	call &c = flights_.front();
-	const int status = conn_.wait(c).status;
+	const int status = conn_.wait(c, how_.until).status;
 	const unsigned m = c.manager();
 
 	flights_.pop_front();
@@ -165,8 +182,8 @@ using sink_ref = ddict_detail::function_ref<void(std::size_t, const bytes *)>;
 // The keys of one manager: one request under way, the next one as long as the last answer was.
 class asker {
 public:
-	asker(const ddict_core &core, connection &conn, unsigned m, std::span<const bytes> keys)
-	    : core_(core), conn_(conn), keys_(keys), m_(m)
+	asker(const ddict_core &core, connection &conn, const outgoing &how, unsigned m, std::span<const bytes> keys)
+	    : core_(core), conn_(conn), how_(how), keys_(keys), m_(m)
 	{
 	}
 	asker(const asker &) = delete;
@@ -179,7 +196,7 @@ public:
 	{
 		if (at_ == wanted.size())
 			return false;
-		while (!start_pack(conn_, call_, m_, op::get_many, pack()))
+		while (!start_pack(conn_, call_, m_, how_, pack()))
 			limit_ = ring_room;
 		return true;
 	}
@@ -191,6 +208,7 @@ private:
 
 	const ddict_core &core_;
 	connection &conn_;
+	outgoing how_;
 	std::span<const bytes> keys_;
 	unsigned m_;
 	std::size_t at_ = 0, ask_ = ask_first, limit_ = page_max - value_align;
@@ -220,7 +238,7 @@ void asker::alone(std::size_t i, const sink_ref &sink) const
 
 void asker::settle(const sink_ref &sink)
 {
-	const reply &r = conn_.wait(call_);
+	const reply &r = conn_.wait(call_, how_.until);
 	unpacker u(call_.body());
 	std::vector<std::size_t> large;
 
@@ -247,7 +265,15 @@ void asker::settle(const sink_ref &sink)
 
 } // namespace dd
 
-ddict_core::put_batch::put_batch(const ddict_core &d) : b_(std::make_unique<dd::batch>(d.conn())) {}
+ddict_core::put_batch::put_batch(const ddict_core &d, const ddict_put &how)
+    : b_(std::make_unique<dd::batch>(
+	      d.conn(),
+	      d.fitted({.what = dd::op::put,
+			.arg = how.ttl.count() > 0 ? static_cast<std::uint64_t>(how.ttl.count()) : 0,
+			.flags = how.persistent ? dd::put_persistent : 0}),
+	      d.directed_))
+{
+}
 ddict_core::put_batch::~put_batch() = default;
 
 void ddict_core::put_batch::add(bytes key, std::size_t len, value_writer write)
@@ -267,10 +293,10 @@ void ddict_core::get_many(std::span<const bytes> keys,
 	std::deque<dd::asker> askers;
 
 	for (unsigned m = 0; m < co.managers(); m++)
-		askers.emplace_back(*this, co, m, keys);
+		askers.emplace_back(*this, co, fitted({.what = dd::op::get_many}), m, keys);
 	for (std::size_t i = 0; i < keys.size(); i++) {
 		if (sizeof(std::uint32_t) + keys[i].size() <= dd::ring_room)
-			askers[co.manager_for(keys[i])].wanted.push_back(i);
+			askers[manager_for(keys[i])].wanted.push_back(i);
 		else if (!get(keys[i], [&](bytes b) { sink(i, &b); }))
 			sink(i, nullptr);
 	}

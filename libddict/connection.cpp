@@ -11,8 +11,7 @@ namespace {
 constexpr std::int64_t ms = 1000000;
 constexpr std::int64_t first_slice = 20 * ms, longest_slice = 500 * ms;
 
-using std::chrono::steady_clock;
-using time_point = steady_clock::time_point;
+constexpr std::int64_t unpin_patience = 10 * ms;
 
 std::string who(const directory &d, unsigned m)
 {
@@ -27,14 +26,44 @@ unsigned connection::manager_for(bytes key) const
 	return place(key_hash(key), managers());
 }
 
+std::int64_t deadline_of(std::int64_t timeout_ns)
+{
+	if (timeout_ns < 0)
+		return -1;
+	const std::int64_t now = monotonic_ns();
+
+	return timeout_ns > INT64_MAX - now ? -1 : now + timeout_ns;
+}
+
 call::~call()
 {
+	if (conn_)
+		conn_->abandon(*this);
+}
+
+bool call::is_done() const
+{
 	if (!conn_)
-		return;
+		return true;
+	conn_->poll();
 	std::lock_guard<std::mutex> lock(conn_->lock_);
 
-	if (!done_)
-		conn_->finish(static_cast<unsigned>(id_ & 0xff), -ECANCELED);
+	return done_;
+}
+
+// Nobody waits for it any more.
+void connection::abandon(call &c) noexcept
+{
+	std::lock_guard<std::mutex> lock(lock_);
+	const auto slot = static_cast<unsigned>(c.id_ & 0xff);
+
+	c.conn_ = nullptr;
+	if (!c.done_) {
+		under_way_[slot] = nullptr;
+		forgotten_[slot] = {c.id_, c.manager_};
+	} else if (c.failure_ == 0 && c.head_.status == 0 && c.head_.how == static_cast<std::uint32_t>(form::pinned)) {
+		unpin(c.manager_, c.head_.arg);
+	}
 }
 
 // Ends the call in this slot; its credit is free again.
@@ -43,20 +72,25 @@ void connection::finish(unsigned slot, int failure) noexcept
 	call *c = under_way_[slot];
 
 	under_way_[slot] = nullptr;
+	forgotten_[slot] = {};
+	if (!c)
+		return;
 	c->failure_ = failure;
 	c->done_ = true;
 }
 
-void connection::claim_credit(call &c, unsigned m)
+void connection::claim_credit(call &c, unsigned m, std::int64_t until)
 {
 	std::unique_lock<std::mutex> lock(lock_);
 	unsigned slot = credits;
 
-	lead_until(lock, [&] {
-		for (slot = 0; slot < credits && under_way_[slot];)
+	const bool in_time = lead_until(lock, until, [&] {
+		for (slot = 0; slot < credits && (under_way_[slot] || forgotten_[slot].id);)
 			slot++;
 		return slot < credits;
 	});
+	if (!in_time)
+		raise_late(m);
 	c.id_ = next_id_++ << 8 | slot;
 	c.manager_ = m;
 	c.done_ = false;
@@ -66,41 +100,63 @@ void connection::claim_credit(call &c, unsigned m)
 	under_way_[slot] = &c;
 }
 
-// Waits with the lock given up, until done() holds. Whoever finds the post of the leader free takes it.
-template <class Done> void connection::lead_until(std::unique_lock<std::mutex> &lock, Done &&done)
+// Waits with the lock given up, until done() holds: true; or the deadline has passed. Whoever finds the post of the
+// leader free takes it.
+template <class Done> bool connection::lead_until(std::unique_lock<std::mutex> &lock, std::int64_t until, Done &&done)
 {
 	std::int64_t slice = first_slice;
 
 	while (!done()) {
-		ch::message big;
+		std::int64_t left = longest_slice;
 
+		if (until >= 0 && (left = until - monotonic_ns()) <= 0)
+			return false;
 		if (has_leader_) {
 			followers_++;
-			changed_.wait(lock);
+			if (until < 0)
+				changed_.wait(lock);
+			else
+				changed_.wait_for(lock, nanoseconds(left));
 			followers_--;
 			continue;
 		}
-		has_leader_ = true;
-		lock.unlock();
-		const ssize_t n = receive(slice, big);
-
-		lock.lock();
-		has_leader_ = false;
-		if (n >= 0) {
-			deliver({big ? big.data() : inbox_, static_cast<std::size_t>(n)}, std::move(big));
-			slice = first_slice;
-		} else if (n == -ETIMEDOUT || n == -EAGAIN) {
-			look_for_deaths();
-			slice = std::min(slice * 2, longest_slice);
-		} else {
-			stale_.store(true, std::memory_order_relaxed); // a hint, see is_stale
-			for (unsigned slot = 0; slot < credits; slot++)
-				if (under_way_[slot])
-					finish(slot, static_cast<int>(n));
-		}
-		if (followers_)
-			changed_.notify_all();
+		slice = take_one(lock, std::min(slice, left)) ? first_slice : std::min(slice * 2, longest_slice);
 	}
+	return true;
+}
+
+// As the leader. False if nothing came.
+bool connection::take_one(std::unique_lock<std::mutex> &lock, std::int64_t slice_ns)
+{
+	ch::message big;
+
+	has_leader_ = true;
+	lock.unlock();
+	const ssize_t n = receive(slice_ns, big);
+
+	lock.lock();
+	has_leader_ = false;
+	if (n >= 0) {
+		deliver({big ? big.data() : inbox_, static_cast<std::size_t>(n)}, std::move(big));
+	} else if (n == -ETIMEDOUT || n == -EAGAIN) {
+		if (slice_ns > 0)
+			look_for_deaths();
+	} else {
+		stale_.store(true, std::memory_order_relaxed); // a hint, see is_stale
+		for (unsigned slot = 0; slot < credits; slot++)
+			finish(slot, static_cast<int>(n));
+	}
+	if (followers_)
+		changed_.notify_all();
+	return n >= 0;
+}
+
+void connection::poll() noexcept
+{
+	std::unique_lock<std::mutex> lock(lock_);
+
+	while (!has_leader_ && take_one(lock, CH_TRY))
+		;
 }
 
 // One message: into the inbox, or if it has a block of its own, into big.
@@ -130,7 +186,15 @@ void connection::deliver(bytes msg, ch::message &&big)
 	const reply head = load<reply>(msg.data());
 	const unsigned slot = static_cast<unsigned>(head.id & 0xff);
 
-	if (slot >= credits || !under_way_[slot] || under_way_[slot]->id_ != head.id)
+	if (slot >= credits)
+		return;
+	if (forgotten_[slot].id && forgotten_[slot].id == head.id) {
+		if (head.status == 0 && head.how == static_cast<std::uint32_t>(form::pinned))
+			unpin(forgotten_[slot].manager, head.arg);
+		forgotten_[slot] = {};
+		return;
+	}
+	if (!under_way_[slot] || under_way_[slot]->id_ != head.id)
 		return;
 	call &c = *under_way_[slot];
 
@@ -158,20 +222,23 @@ bool connection::manager_died(unsigned m) noexcept
 void connection::look_for_deaths() noexcept
 {
 	for (unsigned slot = 0; slot < credits; slot++)
-		if (under_way_[slot] && manager_died(under_way_[slot]->manager_))
+		if ((under_way_[slot] && manager_died(under_way_[slot]->manager_)) ||
+		    (forgotten_[slot].id && manager_died(forgotten_[slot].manager)))
 			finish(slot, -EOWNERDEAD);
 }
 
-const reply &connection::wait(call &c, std::int64_t within_ns)
+const reply &connection::wait(call &c, std::int64_t until)
 {
-	const auto until = within_ns < 0 ? time_point::max() : steady_clock::now() + nanoseconds(within_ns);
+	bool in_time;
 
 	{
 		std::unique_lock<std::mutex> lock(lock_);
 
-		lead_until(lock, [&] { return c.done_ || (within_ns >= 0 && steady_clock::now() >= until); });
-		if (!c.done_)
-			refuse(ETIMEDOUT, who(dir_, c.manager_) + " does not answer");
+		in_time = lead_until(lock, until, [&] { return c.done_; });
+	}
+	if (!in_time) {
+		abandon(c);
+		raise_late(c.manager_);
 	}
 	c.conn_ = nullptr;
 	if (c.failure_ == -EOWNERDEAD)
@@ -179,6 +246,17 @@ const reply &connection::wait(call &c, std::int64_t within_ns)
 	if (c.failure_)
 		raise_ended();
 	return c.head_;
+}
+
+void connection::unpin(unsigned m, std::uint64_t pin) noexcept
+{
+	link &l = links_[m];
+	const request r{static_cast<std::uint32_t>(op::release), 0, l.client, 0, pin, sizeof(request),
+			release_silently, 0, -1, 0};
+
+	// Never waits for long: a manager takes requests as long as it lives. One that was stopped keeps the pin until
+	// this process ends.
+	ch_channel_send(l.requests.get(), &r, sizeof(r), unpin_patience);
 }
 
 void connection::settle(call &c) noexcept
@@ -207,6 +285,11 @@ void connection::raise_full(unsigned m) const
 			       " KiB; erase keys, or create the dictionary with more memory (ddict_options::memory)");
 }
 
+void connection::raise_late(unsigned m) const
+{
+	refuse(ETIMEDOUT, who(dir_, m) + " has not answered in time");
+}
+
 void connection::raise_dead(unsigned m, int errnum) const
 {
 	refuse(errnum,
@@ -224,6 +307,12 @@ void connection::fail(unsigned m, int status) const
 	switch (status) {
 	case -ENOSPC:
 		raise_full(m);
+	case -ETIMEDOUT:
+		refuse(ETIMEDOUT, "dictionary " + dir_.name + ": what the call waited for has not come in time");
+	case -EPERM:
+		refuse(EPERM, "dictionary " + dir_.name + " is frozen, or was opened to be read only");
+	case -ERANGE:
+		refuse(ERANGE, "dictionary " + dir_.name + ": that checkpoint has retired from the working set");
 	case -EINVAL:
 		refuse(EINVAL, "dictionary " + dir_.name + ": the value there is not a number of this kind");
 	default:

@@ -3,7 +3,8 @@
 //
 // Every call has an id that its reply repeats. Of the threads that wait, one receives (the leader) and hands replies to
 // the calls they belong to; when its own is answered it gives the post to another. A call under way holds a credit, so
-// that the reply channel always has room and no manager ever waits for us.
+// that the reply channel always has room and no manager ever waits for us. A call whose deadline passed, or that nobody
+// wants any more, keeps its credit until its manager answered it after all.
 //
 // A manager's death is found by looking, whenever a slice of time passed without a message. Its calls end with
 // -EOWNERDEAD, later ones with -EHOSTUNREACH; those to other managers go on.
@@ -16,6 +17,8 @@
 #include <optional>
 
 namespace ch::dd {
+
+inline constexpr unsigned credits = 64; // calls of one process under way
 
 // A request under way. Stays where it is until it is done or forgotten.
 class call {
@@ -34,6 +37,8 @@ public:
 	}
 	unsigned manager() const { return manager_; }
 	bool is_under_way() const { return conn_; }
+	// Whether wait would return at once.
+	bool is_done() const;
 
 private:
 	friend class connection;
@@ -56,6 +61,8 @@ struct outgoing {
 	std::uint32_t flags = 0;
 	std::size_t vlen = 0;
 	const ddict_core::value_writer *write = nullptr; // writes vlen bytes
+	std::uint64_t at = 0;                            // checkpoint
+	std::int64_t until = -1;                         // deadline, CLOCK_MONOTONIC, ns; negative: none
 	bool is_patient = true;                          // looks for memory that the dead still hold before ENOSPC
 };
 
@@ -78,18 +85,27 @@ public:
 
 	// Sends a request. Throws if the manager is dead, or has no memory (ENOSPC); the call is not under way then.
 	void start(call &c, unsigned m, const outgoing &out);
-	// Until its reply is there; throws if none will come, or with ETIMEDOUT.
-	const reply &wait(call &c, std::int64_t within_ns = CH_FOREVER);
+	// The same in steps: room for a value of up to cap bytes in a message of its own, which is written in place, and
+	// then sent.
+	ch::message claim_for(unsigned m, const outgoing &out, std::size_t cap);
+	static std::span<std::byte> value_in(const ch::message &msg, const outgoing &out);
+	void start_claimed(call &c, unsigned m, const outgoing &out, ch::message &msg);
+	// Until its reply is there; throws if none will come, or with ETIMEDOUT: then it is forgotten.
+	const reply &wait(call &c, std::int64_t until = -1);
+	// What the manager's threads of control have sent so far is handed to its calls, without waiting.
+	void poll() noexcept;
 	// Waits for what is under way, and does not care how it ends.
 	void settle(call &c) noexcept;
 	// start and wait.
 	const reply &run(call &c, unsigned m, const outgoing &out)
 	{
 		start(c, m, out);
-		return wait(c);
+		return wait(c, out.until);
 	}
 	// Where a pinned value lies. Checked.
 	bytes pinned(const call &c) const;
+	// Lets go of a pinned value, without waiting for an answer.
+	void unpin(unsigned m, std::uint64_t pin) noexcept;
 	// Throws what a manager's status says.
 	[[noreturn]] void fail(unsigned m, int status) const;
 
@@ -106,25 +122,27 @@ private:
 	link &up(unsigned m);
 	void say_hello(unsigned m, link &l);
 	ch::channel make_replies();
-	void claim_credit(call &c, unsigned m);
-	void send_small(unsigned m, link &l, const request &head, const outgoing &out);
-	ch::message claim(unsigned m, link &l, std::size_t len, bool is_patient);
-	void commit(unsigned m, link &l, ch::message &msg);
-	void still_there(unsigned m);
-	void ask_to_reap(unsigned m);
+	void claim_credit(call &c, unsigned m, std::int64_t until);
+	void send_small(call &c, unsigned m, link &l, request head, const outgoing &out);
+	ch::message claim(unsigned m, link &l, std::size_t len, const outgoing &out);
+	bool make_room(unsigned m, std::size_t len, const outgoing &out, int tries);
+	void commit(unsigned m, link &l, ch::message &msg, std::int64_t until);
+	void abandon(call &c) noexcept;
+	[[noreturn]] void raise_late(unsigned m) const;
+	void unsent(call &c) noexcept;
+	void still_there(unsigned m, std::int64_t until);
 	[[noreturn]] void raise_full(unsigned m) const;
 	[[noreturn]] void raise_ended();
 	[[noreturn]] void raise_dead(unsigned m, int errnum) const;
 
 	// With lock_ held.
-	template <class Done> void lead_until(std::unique_lock<std::mutex> &lock, Done &&done);
+	template <class Done> bool lead_until(std::unique_lock<std::mutex> &lock, std::int64_t until, Done &&done);
+	bool take_one(std::unique_lock<std::mutex> &lock, std::int64_t slice_ns);
 	ssize_t receive(std::int64_t slice_ns, ch::message &big) noexcept;
 	void deliver(bytes msg, ch::message &&big);
 	void finish(unsigned slot, int failure) noexcept;
 	void look_for_deaths() noexcept;
 	bool manager_died(unsigned m) noexcept;
-
-	static constexpr unsigned credits = 32; // calls under way
 
 	directory dir_;
 	std::uint64_t generation_;
@@ -140,7 +158,16 @@ private:
 	std::uint64_t next_id_ = 1;
 	std::byte inbox_[inline_max]; // the leader's
 	call *under_way_[credits] = {};
+	struct forgotten {
+		std::uint64_t id = 0; // 0: none
+		unsigned manager = 0;
+	};
+	forgotten forgotten_[credits] = {}; // calls that hold their credit and have nobody who waits
 };
+
+std::int64_t monotonic_ns();
+// The deadline of a call that may take so long; negative: none.
+std::int64_t deadline_of(std::int64_t timeout_ns);
 
 // Bytes of the control pool for so many clients.
 std::size_t control_len(unsigned max_clients);

@@ -17,12 +17,19 @@ ddict_core::~ddict_core() = default;
 ddict_core::ddict_core(const descriptor &d) noexcept : descr_(d), is_set_(ch_descr_kind(&d) >= 0) {}
 
 // The copy finds the connection by itself.
-ddict_core::ddict_core(const ddict_core &o) noexcept : descr_(o.descr_), is_set_(o.is_set_), owner_(o.owner_) {}
+ddict_core::ddict_core(const ddict_core &o) noexcept
+    : descr_(o.descr_), is_set_(o.is_set_), directed_(o.directed_), timeout_ns_(o.timeout_ns_),
+      checkpoint_(o.checkpoint_id()), owner_(o.owner_)
+{
+}
 
 ddict_core &ddict_core::operator=(const ddict_core &o) noexcept
 {
 	descr_ = o.descr_;
 	is_set_ = o.is_set_;
+	directed_ = o.directed_;
+	timeout_ns_ = o.timeout_ns_;
+	set_checkpoint(o.checkpoint_id());
 	owner_ = o.owner_;
 	conn_.store(nullptr, std::memory_order_relaxed); // nobody else may use a handle that is assigned to
 	keep_.reset();
@@ -37,6 +44,7 @@ ddict_core ddict_core::create(const ddict_options &o)
 	ddict_core core(owner->descr());
 
 	core.owner_ = std::move(owner);
+	core.timeout_ns_ = o.timeout.count();
 	return core;
 }
 
@@ -46,6 +54,42 @@ ddict_core ddict_core::attach(const descriptor &d)
 
 	core.conn();
 	return core;
+}
+
+ddict_core ddict_core::attach(const std::string &name)
+{
+	ch_segment *seg = nullptr;
+
+	check(ch_segment_attach_name(name.c_str(), &seg));
+	const dd::segment guard(seg);
+
+	return attach(detail::descr_of<ch_segment, ch_segment_get_descr>(seg));
+}
+
+ddict_core ddict_core::within(nanoseconds timeout) const
+{
+	ddict_core c(*this);
+
+	c.timeout_ns_ = timeout.count();
+	return c;
+}
+
+ddict_core ddict_core::directed(unsigned manager) const
+{
+	ddict_core c(*this);
+
+	if (manager >= managers())
+		dd::refuse(EINVAL, "dictionary " + name() + " has no manager " + std::to_string(manager));
+	c.directed_ = static_cast<int>(manager);
+	return c;
+}
+
+ddict_core ddict_core::undirected() const
+{
+	ddict_core c(*this);
+
+	c.directed_ = -1;
+	return c;
 }
 
 void ddict_core::destroy() noexcept
@@ -85,6 +129,12 @@ connection &ddict_core::resolve() const
 	return *c;
 }
 
+std::shared_ptr<connection> ddict_core::share() const
+{
+	conn();
+	return keep_;
+}
+
 std::string ddict_core::name() const
 {
 	return conn().dir().name;
@@ -105,108 +155,91 @@ unsigned ddict_core::which_manager(bytes key) const
 	return conn().manager_for(key);
 }
 
-// One call to the key's manager; its status is 0, or -ENOENT, or it throws.
-static int run(connection &conn, call &c, const dd::outgoing &out)
+unsigned ddict_core::manager_for(bytes key) const
 {
-	const unsigned m = conn.manager_for(out.key);
-	const int status = conn.run(c, m, out).status;
-
-	if (status < 0 && status != -ENOENT)
-		conn.fail(m, status);
-	return status;
+	return directed_ >= 0 ? static_cast<unsigned>(directed_) : conn().manager_for(key);
 }
 
-void ddict_core::put(bytes key, std::size_t len, value_writer write) const
+// With this handle's checkpoint and deadline.
+dd::outgoing ddict_core::fitted(dd::outgoing out) const
 {
-	call c;
-
-	run(conn(), c, {.what = op::put, .key = key, .vlen = len, .write = &write});
+	out.at = checkpoint_id();
+	out.until = dd::deadline_of(timeout_ns_);
+	return out;
 }
 
-// The manager answers the release, so it was alive, and the bytes were the value's, as long as they were read.
-static void release(connection &conn, const call &c)
+std::uint64_t ddict_core::checkpoint() const noexcept
 {
-	call r;
-	const int status = conn.run(r, c.manager(), {.what = op::release, .arg = c.head().arg}).status;
-
-	if (status < 0)
-		conn.fail(c.manager(), status);
+	return checkpoint_.fetch_add(1, std::memory_order_relaxed) + 1; // a number of its own; the calls are ordered elsewhere
 }
 
-bool ddict_core::get(bytes key, value_reader read) const
+std::uint64_t ddict_core::rollback() const noexcept
+{
+	std::uint64_t id = checkpoint_id();
+
+	while (id > 0 && !checkpoint_.compare_exchange_weak(id, id - 1, std::memory_order_relaxed)) // as in checkpoint()
+		;
+	return checkpoint_id();
+}
+
+std::uint64_t ddict_core::sync_to_newest_checkpoint() const
+{
+	const std::uint64_t newest =
+		ask_all({.what = op::checkpoints}, [](std::uint64_t a, std::uint64_t b) { return std::max(a, b); });
+
+	set_checkpoint(newest);
+	return newest;
+}
+
+// The same request to every manager at a time, or to the one this handle is directed at; what they answer, folded.
+std::uint64_t ddict_core::ask_all(dd::outgoing out, std::uint64_t (*fold)(std::uint64_t, std::uint64_t)) const
 {
 	connection &co = conn();
-	call c;
-
-	if (run(co, c, {.what = op::get, .key = key}) == -ENOENT)
-		return false;
-	if (c.head().how != static_cast<std::uint32_t>(dd::form::pinned)) {
-		read(c.body());
-		return true;
-	}
-	try {
-		read(co.pinned(c));
-	} catch (...) {
-		try {
-			release(co, c);
-		} catch (const error &) {
-			// What the reader threw is of more interest than that the manager died as well.
-		}
-		throw;
-	}
-	release(co, c);
-	return true;
-}
-
-bool ddict_core::contains(bytes key) const
-{
-	call c;
-
-	return run(conn(), c, {.what = op::contains, .key = key}) == 0;
-}
-
-bool ddict_core::erase(bytes key) const
-{
-	call c;
-
-	return run(conn(), c, {.what = op::erase, .key = key}) == 0;
-}
-
-std::uint64_t ddict_core::fetch_add(bytes key, ddict_number kind, std::uint64_t delta_bits) const
-{
-	call c;
-
-	run(conn(), c,
-	    {.what = op::fetch_add, .key = key, .arg = delta_bits, .flags = static_cast<std::uint32_t>(kind)});
-	return c.head().arg;
-}
-
-// The same request to every manager at a time; the sum of what they answer.
-static std::uint64_t ask_all(connection &conn, op what)
-{
-	std::deque<call> calls(conn.managers());
+	const unsigned first = is_directed() ? static_cast<unsigned>(directed_) : 0;
+	const unsigned nr = is_directed() ? 1 : co.managers();
+	std::deque<call> calls(std::min(nr, dd::credits / 2));
 	std::uint64_t sum = 0;
 
-	for (unsigned m = 0; m < conn.managers(); m++)
-		conn.start(calls[m], m, {.what = what});
-	for (unsigned m = 0; m < conn.managers(); m++) {
-		const reply &r = conn.wait(calls[m]);
+	out = fitted(out);
+	for (unsigned i = 0; i < nr + calls.size(); i++) {
+		call &c = calls[i % calls.size()];
 
-		if (r.status < 0)
-			conn.fail(m, r.status);
-		sum += r.arg;
+		if (i >= calls.size()) {
+			const reply &r = co.wait(c, out.until);
+
+			if (r.status < 0)
+				co.fail(c.manager(), r.status);
+			sum = fold(sum, r.arg);
+		}
+		if (i < nr)
+			co.start(c, first + i, out);
 	}
 	return sum;
 }
 
+std::uint64_t ddict_core::ask_all(const dd::outgoing &out) const
+{
+	return ask_all(out, [](std::uint64_t a, std::uint64_t b) { return a + b; });
+}
+
 std::uint64_t ddict_core::size() const
 {
-	return ask_all(conn(), op::size);
+	return ask_all({.what = op::size});
 }
 
 std::uint64_t ddict_core::clear() const
 {
-	return ask_all(conn(), op::clear);
+	return ask_all({.what = op::clear});
+}
+
+bool ddict_core::freeze(bool is_frozen) const
+{
+	return ask_all({.what = op::set_frozen, .arg = is_frozen}) != 0;
+}
+
+bool ddict_core::is_frozen() const
+{
+	return ask_all({.what = op::is_frozen}) != 0;
 }
 
 } // namespace ch

@@ -7,14 +7,22 @@ namespace ch {
 struct ddict_core::cursor::state {
 	ddict_core core;
 	bool with_values;
-	unsigned manager = 0;
-	std::uint64_t at = 0; // where to go on in this manager
+	std::vector<std::byte> prefix;
+	unsigned manager;
+	std::uint64_t at; // where to go on in this manager
+	ddict_position page_at; // of the page that is being read
 	dd::call page;
 	dd::unpacker left{{}};
 	bytes key, value;
 	std::vector<std::byte> large; // a value that was too long for the page
 
-	state(const ddict_core &d, bool values) : core(d), with_values(values) {}
+	state(const ddict_core &d, bool values, bytes beginning, ddict_position from)
+	    : core(d), with_values(values), prefix(beginning.begin(), beginning.end()),
+	      manager(static_cast<unsigned>(from.manager)), at(from.slot)
+	{
+		if (core.is_directed() && from.manager == 0 && from.slot == 0)
+			manager = static_cast<unsigned>(core.directed_);
+	}
 	bool fetch();
 	bool record();
 };
@@ -26,14 +34,18 @@ bool ddict_core::cursor::state::fetch()
 
 	while (left.empty()) {
 		if (at == dd::scan_end) {
-			manager++;
+			manager = core.is_directed() ? co.managers() : manager + 1;
 			at = 0;
 		}
-		if (manager == co.managers())
+		if (manager >= co.managers())
 			return false;
+		page_at = {manager, at};
 		const dd::reply &r =
 			co.run(page, manager,
-			       {.what = dd::op::scan, .arg = at, .flags = with_values ? dd::scan_values : 0});
+			       core.fitted({.what = dd::op::scan,
+					    .key = prefix,
+					    .arg = at,
+					    .flags = with_values ? dd::scan_values : 0}));
 
 		if (r.status == -ENOSPC)
 			dd::refuse(ENOSPC,
@@ -56,13 +68,21 @@ bool ddict_core::cursor::state::record()
 		core.conn().fail(manager, -EPROTO);
 	if (vlen != dd::len_large)
 		return true;
-	const bool found = core.get(key, [&](bytes b) { large.assign(b.begin(), b.end()); });
+	const bool found = core.directed(manager).get(key, [&](bytes b) { large.assign(b.begin(), b.end()); });
 
 	value = large;
 	return found;
 }
 
-ddict_core::cursor::cursor(const ddict_core &d, bool with_values) : s_(std::make_unique<state>(d, with_values)) {}
+ddict_core::cursor::cursor(const ddict_core &d, bool with_values, bytes prefix, ddict_position from)
+    : s_(std::make_unique<state>(d, with_values, prefix, from))
+{
+}
+
+ddict_position ddict_core::cursor::position() const noexcept
+{
+	return s_->left.empty() ? ddict_position{s_->manager, s_->at} : s_->page_at;
+}
 ddict_core::cursor::cursor(cursor &&) noexcept = default;
 ddict_core::cursor &ddict_core::cursor::operator=(cursor &&) noexcept = default;
 ddict_core::cursor::~cursor() = default;

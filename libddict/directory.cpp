@@ -24,11 +24,12 @@ struct shared_directory {
 	std::uint32_t version;
 	std::uint32_t nr_managers;
 	unsigned char control[64];
+	manager_rules rules;
 	std::atomic<std::uint32_t> state; // 1: whole
 	std::uint32_t pad;
 	shared_manager managers[];
 };
-static_assert(sizeof(shared_manager) == 80 && offsetof(shared_directory, managers) == 88,
+static_assert(sizeof(shared_manager) == 80 && offsetof(shared_directory, managers) == 104,
 	      "the directory's layout: bump wire_version");
 
 std::size_t size_for(unsigned nr)
@@ -75,6 +76,7 @@ void directory_publish(ch_segment *seg, const directory &d)
 	s->magic = magic;
 	s->version = wire_version;
 	s->nr_managers = static_cast<std::uint32_t>(d.managers.size());
+	s->rules = d.rules;
 	std::memcpy(s->control, d.control.bytes, sizeof(s->control));
 	for (std::size_t m = 0; m < d.managers.size(); m++) {
 		shared_manager &to = s->managers[m];
@@ -106,7 +108,7 @@ directory directory_attach(const descriptor &descr)
 
 	if (nr == 0 || nr > managers_max || size_for(nr) > ch_segment_len(raw))
 		no_directory("its number of managers cannot be");
-	directory d{ch_segment_name(raw), checked(s->control), {}};
+	directory d{ch_segment_name(raw), checked(s->control), s->rules, {}};
 
 	for (std::uint32_t m = 0; m < nr; m++) {
 		const shared_manager &from = s->managers[m];

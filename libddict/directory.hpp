@@ -17,9 +17,17 @@ struct manager_info {
 	std::uint64_t memory;
 };
 
+// How a dictionary behaves, as its creator said. Lies in shared memory and is passed to managers as bytes.
+struct manager_rules {
+	std::uint64_t working_set;
+	std::uint32_t when_full; // enum ddict_full
+	std::uint8_t wait_for_keys, wait_for_writers, read_only, pad;
+};
+
 struct directory {
 	std::string name;   // of the segment; what people see in messages
 	descriptor control; // pool of the reply channels
+	manager_rules rules;
 	std::vector<manager_info> managers;
 };
 

@@ -12,8 +12,14 @@ constexpr std::int64_t slice = 100 * ms;
 constexpr std::int64_t patience = 50 * ms;         // for memory that others are about to free
 constexpr std::int64_t hello_timeout = 30000 * ms; // a manager cannot say that it has no room for us
 constexpr int reap_tries = 100;                    // of 20 ms each
-constexpr unsigned reply_capacity = 64;            // twice the credits
+constexpr unsigned reply_capacity = credits;       // each call under way has one reply
 constexpr std::size_t reply_channel_len = 64 * 1024;
+
+// How long one try may wait.
+std::int64_t slice_until(std::int64_t until)
+{
+	return until < 0 ? slice : std::clamp<std::int64_t>(until - monotonic_ns(), 0, slice);
+}
 
 } // namespace
 
@@ -31,7 +37,7 @@ connection::connection(const descriptor &d)
 // Takes back what belongs to us; managers that hear the farewell do the same at once, others when they look.
 connection::~connection()
 {
-	const request bye{static_cast<std::uint32_t>(op::bye), 0, 0, 0, 0, sizeof(request), 0};
+	const request bye{static_cast<std::uint32_t>(op::bye), 0, 0, 0, 0, sizeof(request), 0, 0, -1, 0};
 
 	if (generation_ != dd::fork_generation())
 		return;
@@ -64,7 +70,7 @@ static ch::channel create_replies(const memory_pool &control)
 ch::channel connection::make_replies()
 {
 	const memory_pool control = memory_pool::attach(dir_.control);
-	const request reap{static_cast<std::uint32_t>(op::reap), 0, 0, 0, 0, sizeof(request), 0};
+	const request reap{static_cast<std::uint32_t>(op::reap), 0, 0, 0, 0, sizeof(request), 0, 0, -1, 0};
 
 	for (int i = 0;; i++) {
 		try {
@@ -106,7 +112,7 @@ void connection::say_hello(unsigned m, link &l)
 	const manager_info &info = dir_.managers[m];
 	ch_segment *seg = nullptr;
 	hello_body body;
-	request head{static_cast<std::uint32_t>(op::hello), 0, 0, 0, 0, sizeof(request), 0};
+	const request head{static_cast<std::uint32_t>(op::hello), 0, 0, 0, 0, sizeof(request), 0, 0, -1, 0};
 	call c;
 
 	if (l.is_dead.load(std::memory_order_relaxed) || manager_died(m)) // as in up
@@ -116,86 +122,157 @@ void connection::say_hello(unsigned m, link &l)
 	l.seg.reset(seg);
 	std::memcpy(body.channel, replies_.descr().bytes, sizeof(body.channel));
 	body.peer = ch_peer_self().id;
-	claim_credit(c, m);
-	head.id = c.id_;
+	const std::int64_t until = deadline_of(hello_timeout);
 	const auto copy = [&](std::span<std::byte> to) { std::memcpy(to.data(), &body, to.size()); };
 	const ddict_core::value_writer write = copy;
 
-	send_small(m, l, head, {.what = op::hello, .vlen = sizeof(body), .write = &write});
-	l.client = wait(c, hello_timeout).arg;
+	send_small(c, m, l, head, {.what = op::hello, .vlen = sizeof(body), .write = &write, .until = until});
+	l.client = wait(c, until).arg;
 	// [H2] pairs with [H1]: the link is whole before it is up.
 	l.is_up.store(true, std::memory_order_release);
+}
+
+// Where a value begins in a message: behind header and key, and in a block of its own at a place good for copying.
+static std::size_t place_of(const outgoing &out, bool is_large)
+{
+	const std::size_t at = sizeof(request) + out.key.size();
+
+	return is_large ? round_up(at, value_align) : at;
+}
+
+static request head_of(const outgoing &out, std::uint64_t client, std::size_t voff)
+{
+	return {static_cast<std::uint32_t>(out.what),
+		static_cast<std::uint32_t>(out.key.size()),
+		client,
+		0,
+		out.arg,
+		static_cast<std::uint32_t>(voff),
+		out.flags,
+		out.at,
+		out.until,
+		0};
 }
 
 void connection::start(call &c, unsigned m, const outgoing &out)
 {
 	link &l = up(m);
-	request head{static_cast<std::uint32_t>(out.what),
-		     static_cast<std::uint32_t>(out.key.size()),
-		     l.client,
-		     0,
-		     out.arg,
-		     static_cast<std::uint32_t>(sizeof(request) + out.key.size()),
-		     out.flags};
+	const std::size_t voff = place_of(out, false);
 
 	if (out.key.size() > key_max)
 		refuse(EMSGSIZE, "ddict: a key is longer than 64 KiB");
-	if (head.voff + out.vlen <= inline_max) {
-		claim_credit(c, m);
-		head.id = c.id_;
-		return send_small(m, l, head, out);
-	}
-	head.voff = static_cast<std::uint32_t>(round_up(head.voff, value_align));
-	// Memory first: whoever waits for it must not hold a credit.
-	ch::message msg = claim(m, l, head.voff + out.vlen, out.is_patient);
+	if (voff + out.vlen <= inline_max)
+		return send_small(c, m, l, head_of(out, l.client, voff), out);
+	ch::message msg = claim_for(m, out, out.vlen);
 
-	claim_credit(c, m);
+	if (out.write)
+		(*out.write)(value_in(msg, out));
+	start_claimed(c, m, out, msg);
+}
+
+// Room for a value of so many bytes in a message of its own.
+ch::message connection::claim_for(unsigned m, const outgoing &out, std::size_t cap)
+{
+	link &l = up(m);
+
+	if (out.key.size() > key_max)
+		refuse(EMSGSIZE, "ddict: a key is longer than 64 KiB");
+	return claim(m, l, place_of(out, true) + cap, out);
+}
+
+std::span<std::byte> connection::value_in(const ch::message &msg, const outgoing &out)
+{
+	return msg.bytes().subspan(place_of(out, true));
+}
+
+// The value is written, and out.vlen bytes of it count. Memory came first: whoever waits for it holds no credit.
+void connection::start_claimed(call &c, unsigned m, const outgoing &out, ch::message &msg)
+{
+	link &l = up(m);
+	request head = head_of(out, l.client, place_of(out, true));
+
+	msg.shrink(head.voff + out.vlen);
+	claim_credit(c, m, out.until);
 	head.id = c.id_;
 	std::memcpy(msg.data(), &head, sizeof(head));
 	if (!out.key.empty())
 		std::memcpy(msg.data() + sizeof(head), out.key.data(), out.key.size());
-	if (out.write)
-		(*out.write)({msg.data() + head.voff, out.vlen});
-	commit(m, l, msg);
+	try {
+		commit(m, l, msg, out.until);
+	} catch (...) {
+		unsent(c);
+		throw;
+	}
 }
 
-void connection::send_small(unsigned m, link &l, const request &head, const outgoing &out)
+// It has a credit, and no answer will come.
+void connection::unsent(call &c) noexcept
+{
+	std::lock_guard<std::mutex> lock(lock_);
+
+	finish(static_cast<unsigned>(c.id_ & 0xff), -ECANCELED);
+	c.conn_ = nullptr;
+}
+
+void connection::send_small(call &c, unsigned m, link &l, request head, const outgoing &out)
 {
 	std::byte buf[inline_max];
-	const std::size_t len = head.voff + out.vlen;
 	int rc;
 
-	std::memcpy(buf, &head, sizeof(head));
 	if (!out.key.empty())
 		std::memcpy(buf + sizeof(head), out.key.data(), out.key.size());
 	if (out.write)
 		(*out.write)({buf + head.voff, out.vlen});
-	while ((rc = ch_channel_send(l.requests.get(), buf, len, slice)) == -ETIMEDOUT)
-		still_there(m);
-	if (rc == -ESTALE || rc == -EPIPE)
-		raise_ended();
-	check(rc);
+	claim_credit(c, m, out.until);
+	head.id = c.id_;
+	std::memcpy(buf, &head, sizeof(head));
+	try {
+		while ((rc = ch_channel_send(l.requests.get(), buf, head.voff + out.vlen, slice_until(out.until))) ==
+			       -ETIMEDOUT ||
+		       rc == -EAGAIN)
+			still_there(m, out.until);
+		if (rc == -ESTALE || rc == -EPIPE)
+			raise_ended();
+		check(rc);
+	} catch (...) {
+		unsent(c);
+		throw;
+	}
 }
 
-// Throws if the manager died; for after every slice of waiting.
-void connection::still_there(unsigned m)
+// Throws if the manager died or the deadline has passed; for after every slice of waiting.
+void connection::still_there(unsigned m, std::int64_t until)
 {
 	if (manager_died(m))
 		raise_dead(m, EOWNERDEAD);
+	if (until >= 0 && monotonic_ns() >= until)
+		raise_late(m);
 }
 
-void connection::ask_to_reap(unsigned m)
+// What can be done for memory that is short, after so many tries. False: nothing any more.
+bool connection::make_room(unsigned m, std::size_t len, const outgoing &out, int tries)
 {
+	const auto when_full = static_cast<ddict_full>(dir_.rules.when_full);
 	call c;
 
-	run(c, m, {.what = op::reap});
+	if (!out.is_patient || (when_full != ddict_full::wait && tries > (when_full == ddict_full::evict ? 100 : 1)))
+		return false;
+	if (when_full == ddict_full::wait && tries > 0) {
+		still_there(m, out.until);
+		return true;
+	}
+	if (when_full != ddict_full::evict)
+		run(c, m, {.what = op::reap, .until = out.until});
+	else if (run(c, m, {.what = op::make_room, .arg = len, .until = out.until}).status == -ENOSPC)
+		return false;
+	return true;
 }
 
-ch::message connection::claim(unsigned m, link &l, std::size_t len, bool is_patient)
+ch::message connection::claim(unsigned m, link &l, std::size_t len, const outgoing &out)
 {
-	for (int i = 0;; i++) {
+	for (int tries = 0;; tries++) {
 		try {
-			return l.requests.claim(len, nanoseconds(i == 0 ? CH_TRY : patience));
+			return l.requests.claim(len, nanoseconds(tries == 0 ? CH_TRY : std::min(patience, slice_until(out.until))));
 		} catch (const error &e) {
 			const int errnum = e.code().value();
 
@@ -207,17 +284,16 @@ ch::message connection::claim(unsigned m, link &l, std::size_t len, bool is_pati
 			if (errnum != ENOSPC && errnum != ETIMEDOUT && errnum != EAGAIN)
 				throw;
 		}
-		if (i > 0 || !is_patient)
+		if (!make_room(m, len, out, tries))
 			raise_full(m);
-		ask_to_reap(m);
 	}
 }
 
-void connection::commit(unsigned m, link &l, ch::message &msg)
+void connection::commit(unsigned m, link &l, ch::message &msg, std::int64_t until)
 {
 	try {
-		while (!l.requests.commit_for(msg, nanoseconds(slice)))
-			still_there(m);
+		while (!l.requests.commit_for(msg, nanoseconds(slice_until(until))))
+			still_there(m, until);
 	} catch (const error &e) {
 		if (e.code().value() == ESTALE || e.code().value() == EPIPE)
 			raise_ended();

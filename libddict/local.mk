@@ -3,8 +3,11 @@
 pkgconfig_DATA += libddict/ddict.pc
 lib_LTLIBRARIES += libddict.la
 libddict_la_SOURCES = \
+	libddict/async.cpp \
 	libddict/batch.cpp \
 	libddict/cache.cpp \
+	libddict/calls.cpp \
+	libddict/checkpoint.cpp \
 	libddict/connection.cpp libddict/connection.hpp \
 	libddict/core.cpp \
 	libddict/cursor.cpp \
@@ -15,9 +18,15 @@ libddict_la_SOURCES = \
 	libddict/number.hpp \
 	libddict/operations.cpp \
 	libddict/owner.cpp libddict/owner.hpp \
+	libddict/pending.hpp \
 	libddict/place.cpp libddict/place.hpp \
+	libddict/reading.cpp \
 	libddict/store.cpp libddict/store.hpp \
-	libddict/wire.hpp
+	libddict/statistics.cpp \
+	libddict/versions.cpp \
+	libddict/waiting.cpp \
+	libddict/wire.hpp \
+	libddict/writer.cpp
 libddict_la_CPPFLAGS = $(AM_CPPFLAGS) $(XXHASH_CFLAGS)
 libddict_la_LIBADD   = libchannels.la $(XXHASH_LIBS)
 libddict_la_LDFLAGS  = $(AM_LDFLAGS) -version-info $(DDICT_LT_VERSION) -no-undefined \

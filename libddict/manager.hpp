@@ -5,9 +5,16 @@
 // never has more calls under way than that channel holds replies; one that does is dropped, its channel destroyed. What
 // belongs to a client that died (its channel, the values it had pinned) is found when another client says hello, when
 // memory runs out, and when a client asks.
+//
+// A call that cannot be answered yet (a value that is waited for, a full dictionary, a checkpoint that others have not
+// reached) is set aside with its deadline and tried again when something changed that it may depend on.
 #pragma once
-#include "directory.hpp"
+#include "connection.hpp"
 #include "store.hpp"
+#include <ddict/core.hpp>
+#include <list>
+#include <map>
+#include <set>
 #include <unordered_map>
 
 namespace ch::dd {
@@ -17,6 +24,7 @@ struct manager_arg {
 	unsigned char requests[64]; // its request channel
 	unsigned char control[64];
 	unsigned index;
+	manager_rules rules;
 };
 
 // Runs in the manager process; its exit status.
@@ -40,24 +48,62 @@ private:
 		request head;
 		bytes key, value;
 		client *from;
+		ch::message *owner; // of the message, if it has a block of its own
 	};
+	// A call that waits: its message, and for what.
+	struct parked {
+		std::vector<std::byte> copy;
+		ch::message owned;
+		std::int64_t until;
+		std::uint64_t key; // its hash; the call may go on when this key was written
+		bool is_for_any;   // or when anything was
+	};
+	enum class outcome { answered, on_key, on_any }; // the latter two: it has to wait
 
 	void take_large();
 	void handle(bytes msg, ch::message *owner);
-	void dispatch(call &c, ch::message *owner);
+	outcome dispatch(call &c);
+	outcome dispatch_write(call &c);
 	static bool parse(bytes msg, call &out);
+	outcome timed(call &c);
 
 	void hello(const call &c);
-	void put(const call &c, ch::message *owner);
-	void get(const call &c);
-	void fetch_add(const call &c);
+	outcome get(const call &c, bool and_erase);
+	outcome put(call &c);
+	outcome erase(const call &c);
+	outcome fetch_add(const call &c);
+	outcome append(const call &c);
+	outcome compare_and_set(call &c);
+	outcome wait_for(const call &c);
+	outcome put_many(const call &c);
+	void contains(const call &c);
+	void size(const call &c);
 	void clear(const call &c);
 	void scan(const call &c);
-	void put_many(const call &c);
 	void get_many(const call &c);
-	int put_one(bytes key, bytes value);
+	void make_room(const call &c);
+	void statistics(const call &c);
+	void release(const call &c);
+	void send_value(const call &c, const version &v);
+	template <class Try> int with_room(Try &&attempt);
+	outcome answer_or_wait(const call &c, int err, std::uint64_t arg = 0);
+	manner manner_of(const call &c) const;
+	static std::int64_t expiry_of(const call &c);
 
-	void answer(const call &c, int status, std::uint64_t arg = 0);
+	// checkpoint.cpp
+	int enter(const call &c, bool &has_to_wait);
+	bool may_retire(std::uint64_t checkpoint);
+	bool keys_are_complete(std::uint64_t checkpoint);
+	bool writers_have_gone_on(std::uint64_t checkpoint) const;
+	const version *readable(const call &c, bytes key, bool &has_to_wait);
+
+	// waiting.cpp
+	void park(const call &c, bytes msg, ch::message *owner, outcome why);
+	void changed(bytes key);
+	void try_parked();
+	std::int64_t patience() const;
+
+	void answer(const call &c, int status, std::uint64_t arg = 0, std::uint64_t off = 0);
 	void answer(client &to, reply head, bytes body);
 	bool send(client &to, const void *msg, std::size_t len);
 	template <class Fill> void answer_page(const call &c, Fill &&fill);
@@ -73,6 +119,18 @@ private:
 	std::deque<client> clients_;
 	std::uint64_t next_pin_ = 1;
 	unsigned index_;
+	manager_rules rules_;
+	bool is_frozen_ = false;
+
+	std::uint64_t newest_ = 0;                                   // checkpoint of the working set
+	std::map<std::uint64_t, std::set<std::uint64_t>> writers_;   // clients that wrote at each
+	std::uint64_t unchecked_ = 0, unchecked_for_ = ~std::uint64_t{0}; // see keys_are_complete
+
+	std::list<parked> parked_;
+	std::vector<std::uint64_t> written_; // hashes of keys, while calls wait
+	bool is_retrying_ = false;
+	unsigned looks_ = 0;
+	manager_stats stats_{};
 };
 
 } // namespace ch::dd

@@ -1,177 +1,238 @@
 // SPDX-License-Identifier: Apache-2.0
-// operations.cpp - what a manager does for each request.
+// operations.cpp - what a manager does for each request that changes something.
 #include "manager.hpp"
 #include "number.hpp"
 
 namespace ch::dd {
 
-// Values that one client may have pinned at a time: one for each of its threads that is reading.
-constexpr std::size_t pins_max = 4096;
-
-void manager::dispatch(call &c, ch::message *owner)
+manager::outcome manager::dispatch(call &c)
 {
 	switch (static_cast<op>(c.head.what)) {
 	case op::bye:
-		return drop(*c.from);
-	case op::put:
-		return put(c, owner);
+		drop(*c.from);
+		return outcome::answered;
 	case op::get:
-		return get(c);
-	case op::erase:
-		return answer(c, store_.erase(c.key) ? 0 : -ENOENT);
+		return get(c, false);
+	case op::wait_for:
+		return wait_for(c);
 	case op::contains:
-		return answer(c, store_.find(c.key) ? 0 : -ENOENT);
-	case op::fetch_add:
-		return fetch_add(c);
+		contains(c);
+		break;
 	case op::size:
-		return answer(c, 0, store_.size());
-	case op::clear:
-		return clear(c);
+		size(c);
+		break;
 	case op::scan:
-		return scan(c);
+		scan(c);
+		break;
 	case op::release:
-		return answer(c, c.from->pins.erase(c.head.arg) ? 0 : -ENOENT);
-	case op::put_many:
-		return put_many(c);
+		release(c);
+		break;
 	case op::get_many:
-		return get_many(c);
+		get_many(c);
+		break;
+	case op::make_room:
+		make_room(c);
+		break;
+	case op::stats:
+		statistics(c);
+		break;
+	case op::set_frozen:
+		answer(c, 0, std::exchange(is_frozen_, c.head.arg != 0));
+		break;
+	case op::is_frozen:
+		answer(c, 0, is_frozen_);
+		break;
+	case op::checkpoints:
+		answer(c, 0, newest_, store_.oldest());
+		break;
 	case op::reap:
 		reap();
-		return answer(c, 0);
-	case op::hello:
+		answer(c, 0);
 		break;
+	default:
+		return dispatch_write(c);
 	}
-	answer(c, -EPROTO);
+	return outcome::answered;
 }
 
-// Memory that a dead client still holds is found before the dictionary calls itself full.
-int manager::put_one(bytes key, bytes value)
+manager::outcome manager::dispatch_write(call &c)
 {
-	int err = store_.put(key, value);
+	const op what = static_cast<op>(c.head.what);
+	bool has_to_wait = false;
 
-	if (err == -ENOSPC) {
-		reap();
-		err = store_.put(key, value);
+	if (what < op::put || what >= op::last_op) {
+		answer(c, -EPROTO);
+		return outcome::answered;
 	}
+	if (int err = enter(c, has_to_wait); err < 0) {
+		answer(c, err);
+		return outcome::answered;
+	}
+	if (has_to_wait)
+		return outcome::on_any;
+	switch (what) {
+	case op::put:
+		return put(c);
+	case op::erase:
+		return erase(c);
+	case op::pop:
+		return get(c, true);
+	case op::fetch_add:
+		return fetch_add(c);
+	case op::append:
+		return append(c);
+	case op::compare_and_set:
+		return compare_and_set(c);
+	case op::put_many:
+		return put_many(c);
+	case op::clear:
+		clear(c);
+		return outcome::answered;
+	default:
+		answer(c, -EPROTO);
+		return outcome::answered;
+	}
+}
+
+std::int64_t manager::expiry_of(const call &c)
+{
+	if (c.head.arg == 0)
+		return 0;
+	const std::int64_t now = monotonic_ns();
+	const auto ttl = static_cast<std::int64_t>(std::min<std::uint64_t>(c.head.arg, INT64_MAX / 2));
+
+	return now + ttl;
+}
+
+manner manager::manner_of(const call &c) const
+{
+	return {c.head.at, expiry_of(c), (c.head.flags & put_persistent) != 0};
+}
+
+// Memory that a dead client still holds is found before the dictionary calls itself full; then others make room, if
+// that is how this dictionary was made.
+template <class Try> int manager::with_room(Try &&attempt)
+{
+	int err = attempt();
+
+	if (err != -ENOSPC)
+		return err;
+	if (!is_retrying_)
+		reap();
+	err = attempt();
+	while (err == -ENOSPC && rules_.when_full == static_cast<std::uint32_t>(ddict_full::evict) && store_.evict())
+		err = attempt();
 	return err;
 }
 
-void manager::put(const call &c, ch::message *owner)
+// Ends a call that wrote. In a dictionary that waits, one that found no room does.
+manager::outcome manager::answer_or_wait(const call &c, int err, std::uint64_t arg)
 {
-	int err = 0;
-
-	if (owner)
-		store_.adopt(c.key, c.value, std::move(*owner));
-	else
-		err = put_one(c.key, c.value);
-	answer(c, err);
+	if (err == -ENOSPC && rules_.when_full == static_cast<std::uint32_t>(ddict_full::wait) &&
+	    c.key.size() + c.value.size() <= inline_max)
+		return outcome::on_any;
+	if (err == 0)
+		changed(c.key);
+	answer(c, err, arg);
+	return outcome::answered;
 }
 
-void manager::get(const call &c)
+manager::outcome manager::put(call &c)
 {
-	const entry *e = store_.find(c.key);
+	if ((c.head.flags & put_if_absent) && store_.find(c.key, c.head.at)) {
+		answer(c, -EEXIST);
+		return outcome::answered;
+	}
+	const manner how = manner_of(c);
 
-	if (!e)
-		return answer(c, -ENOENT);
-	if (sizeof(reply) + e->vlen <= inline_max)
-		return answer(*c.from, {c.head.id, 0, 0, 0, 0, e->vlen}, e->val());
-	if (c.from->pins.size() >= pins_max)
-		return answer(c, -ENOMEM);
-	const auto *base = static_cast<const std::byte *>(ch_segment_addr(seg_.get()));
-	const std::uint64_t pin = next_pin_++;
-
-	c.from->pins.emplace(pin, e->message);
-	answer(*c.from,
-	       {c.head.id, 0, static_cast<std::uint32_t>(form::pinned), pin,
-		static_cast<std::uint64_t>(e->value - base), e->vlen},
-	       {});
+	if (c.owner) {
+		store_.adopt(c.key, c.value, std::move(*c.owner), how);
+		return answer_or_wait(c, 0);
+	}
+	return answer_or_wait(c, with_room([&] { return store_.put(c.key, c.value, how); }));
 }
 
-void manager::fetch_add(const call &c)
+manager::outcome manager::compare_and_set(call &c)
+{
+	const version *v = store_.find(c.key, c.head.at);
+
+	if (c.head.arg > c.value.size()) {
+		answer(c, -EPROTO);
+		return outcome::answered;
+	}
+	const bytes desired = c.value.first(c.value.size() - c.head.arg), expected = c.value.last(c.head.arg);
+
+	if (!v || v->vlen != expected.size() ||
+	    (!expected.empty() && std::memcmp(v->value, expected.data(), expected.size()) != 0)) {
+		answer(c, v ? -EAGAIN : -ENOENT);
+		return outcome::answered;
+	}
+	const entry *e = store_.newest(c.key);
+	const manner how{c.head.at, e->expires, v->is_persistent};
+
+	if (c.owner) {
+		store_.adopt(c.key, desired, std::move(*c.owner), how);
+		return answer_or_wait(c, 0);
+	}
+	return answer_or_wait(c, with_room([&] { return store_.put(c.key, desired, how); }));
+}
+
+manager::outcome manager::erase(const call &c)
+{
+	return answer_or_wait(c, store_.erase(c.key, c.head.at));
+}
+
+manager::outcome manager::fetch_add(const call &c)
 {
 	const number kind{c.head.flags};
-	const entry *e = store_.find(c.key);
+	const version *v = store_.find(c.key, c.head.at);
 	std::byte value[8] = {};
 
-	if (!kind.is_valid() || (e && e->vlen != kind.width()))
-		return answer(c, -EINVAL);
-	if (e)
-		std::memcpy(value, e->value, kind.width());
+	if (!kind.is_valid() || (v && v->vlen != kind.width())) {
+		answer(c, -EINVAL);
+		return outcome::answered;
+	}
+	if (v)
+		std::memcpy(value, v->value, kind.width());
 	const std::uint64_t old = load<std::uint64_t>(value);
+	const manner how{c.head.at, v ? store_.newest(c.key)->expires : 0, v && v->is_persistent};
 
 	kind.add(value, c.head.arg);
-	answer(c, put_one(c.key, {value, kind.width()}), old);
+	return answer_or_wait(c, with_room([&] { return store_.put(c.key, {value, kind.width()}, how); }), old);
+}
+
+manager::outcome manager::append(const call &c)
+{
+	const version *v = store_.find(c.key, c.head.at);
+	const manner how{c.head.at, v ? store_.newest(c.key)->expires : 0, v && v->is_persistent};
+	std::size_t len = 0;
+
+	const int err = with_room([&] { return store_.append(c.key, c.value, how, len); });
+	return answer_or_wait(c, err, len);
 }
 
 void manager::clear(const call &c)
 {
-	const std::uint64_t nr = store_.size();
+	std::uint64_t nr = store_.size_at(c.head.at);
 
-	store_.clear();
+	if (c.head.at == store_.oldest() && c.head.at == newest_) {
+		store_.clear();
+	} else {
+		for (std::uint64_t at = 0; const entry *e = store_.next(at);)
+			if (store::seen(*e, c.head.at))
+				if (const int err = store_.erase(std::vector<std::byte>(e->key().begin(), e->key().end()), c.head.at);
+				    err < 0)
+					return answer(c, err);
+	}
+	if (!parked_.empty())
+		written_.push_back(0); // calls that wait for memory; nobody waits for a key to go
 	answer(c, 0, nr);
 }
 
-// Tries a page of full length, and if there is no memory for one, what travels in the ring. fill(packer, limit, status)
-// returns the reply's arg.
-template <class Fill> void manager::answer_page(const call &c, Fill &&fill)
-{
-	for (const std::size_t limit : {page_max, std::size_t{inline_max}}) {
-		packer p(sizeof(reply));
-		reply head{c.head.id, 0, 0, 0, 0, 0};
-
-		head.arg = fill(p, limit, head.status);
-		head.len = p.size() - sizeof(reply);
-		std::memcpy(p.data(), &head, sizeof(head));
-		if (send(*c.from, p.data(), p.size()))
-			return;
-	}
-	drop(*c.from); // cannot be: the second one travels in the ring
-}
-
-static bool is_small(const entry &e)
-{
-	return sizeof(reply) + e.vlen <= inline_max;
-}
-
-static void pack_entry(packer &p, const entry &e, bool with_value)
-{
-	p.u32(e.klen);
-	if (with_value)
-		p.u32(is_small(e) ? static_cast<std::uint32_t>(e.vlen) : len_large);
-	p.raw(e.addr, e.klen);
-	if (with_value && is_small(e))
-		p.raw(e.value, e.vlen);
-}
-
-// One page of keys, or of keys and values. A page has at least one record, however long: keys are at most key_max.
-void manager::scan(const call &c)
-{
-	const bool with_values = c.head.flags & scan_values;
-
-	answer_page(c, [&](packer &p, std::size_t limit, std::int32_t &status) -> std::uint64_t {
-		std::uint64_t at = c.head.arg;
-
-		for (bool first = true;; first = false) {
-			const std::uint64_t here = at;
-			const std::size_t before = p.size();
-			const entry *e = store_.next(at);
-
-			if (!e)
-				return scan_end;
-			pack_entry(p, *e, with_values);
-			if (p.size() <= limit || (first && limit > inline_max))
-				continue;
-			p.truncate(before);
-			if (first)
-				status = -ENOSPC;
-			return here;
-		}
-	});
-}
-
 // Records: klen, vlen, key, value. Those before the first that fails are put.
-void manager::put_many(const call &c)
+manager::outcome manager::put_many(const call &c)
 {
+	const manner how = manner_of(c);
 	unpacker u(c.value);
 	std::uint64_t done = 0;
 	int err = 0;
@@ -184,39 +245,29 @@ void manager::put_many(const call &c)
 		    sizeof(request) + std::size_t{klen} + vlen > inline_max)
 			err = -EPROTO;
 		else
-			err = put_one(key, value);
+			err = with_room([&] { return store_.put(key, value, how); });
 		if (err < 0)
 			break;
+		changed(key);
 	}
+	if (err == -ENOSPC && rules_.when_full == static_cast<std::uint32_t>(ddict_full::wait))
+		return outcome::on_any; // those that are in are put once more then
 	answer(c, err, done);
+	return outcome::answered;
 }
 
-// Records: klen, key; answered by records vlen, value in the same order, as many as there is room for.
-void manager::get_many(const call &c)
+void manager::make_room(const call &c)
 {
-	answer_page(c, [&](packer &p, std::size_t limit, std::int32_t &status) -> std::uint64_t {
-		unpacker u(c.value);
-		std::uint64_t done = 0;
+	ch_pool *pool = ch_channel_get_pool(requests_.get());
 
-		for (; !u.empty(); done++) {
-			std::uint32_t klen;
-			bytes key;
+	answer(c, with_room([&] {
+		       void *addr = nullptr;
+		       const int err = ch_pool_alloc(pool, std::max<std::size_t>(c.head.arg, 1), CH_TRY, &addr);
 
-			if (!u.u32(klen) || !u.raw(klen, key)) {
-				status = -EPROTO;
-				break;
-			}
-			const entry *e = store_.find(key);
-			const bool fits = e && sizeof(reply) + sizeof(klen) + e->vlen <= inline_max;
-
-			if (p.size() + sizeof(klen) + (fits ? e->vlen : 0) > limit)
-				break;
-			p.u32(!e ? len_missing : fits ? static_cast<std::uint32_t>(e->vlen) : len_large);
-			if (fits)
-				p.raw(e->value, e->vlen);
-		}
-		return done;
-	});
+		       if (err == 0)
+			       ch_pool_free(pool, addr);
+		       return err;
+	       }));
 }
 
 } // namespace ch::dd

@@ -15,6 +15,7 @@ constexpr unsigned request_capacity = 256;
 constexpr std::size_t request_channel_len = 256 * 1024;
 constexpr std::size_t default_memory = 32 << 20, least_memory = 64 << 10;
 constexpr unsigned default_clients = 128, clients_max = 32768;
+constexpr std::uint64_t working_set_max = 65536;
 constexpr std::int64_t exit_timeout = 2000000000; // then they are killed
 
 unsigned usable_cpus()
@@ -22,6 +23,16 @@ unsigned usable_cpus()
 	cpu_set_t set;
 
 	return sched_getaffinity(0, sizeof(set), &set) == 0 ? static_cast<unsigned>(CPU_COUNT(&set)) : 1;
+}
+
+manager_rules rules_of(const ddict_options &o)
+{
+	if (o.working_set > working_set_max)
+		refuse(EINVAL, "ddict: a working set has at most 65536 checkpoints");
+	if ((o.wait_for_keys || o.wait_for_writers) && o.working_set < 2)
+		refuse(EINVAL, "ddict: wait_for_keys and wait_for_writers need a working set of 2 checkpoints or more");
+	return {std::max<std::uint64_t>(o.working_set, 1), static_cast<std::uint32_t>(o.when_full), o.wait_for_keys,
+		o.wait_for_writers, o.read_only, 0};
 }
 
 } // namespace
@@ -44,7 +55,7 @@ void owner::create(const ddict_options &o)
 	make_shards(nr, memory, clients + 64);
 	control_ = memory_pool::create(control_len(clients), clients + nr + 64);
 	dir_ = directory_create(nr, clients + nr + 64, o.name);
-	directory d{ch_segment_name(dir_.get()), control_->descr(), {}};
+	directory d{ch_segment_name(dir_.get()), control_->descr(), rules_of(o), {}};
 
 	start_managers(d);
 	directory_publish(dir_.get(), d);
@@ -74,6 +85,7 @@ void owner::start_managers(directory &d)
 		std::memcpy(arg.requests, requests.bytes, sizeof(arg.requests));
 		std::memcpy(arg.control, d.control.bytes, sizeof(arg.control));
 		arg.index = m;
+		arg.rules = d.rules;
 		check(ch_spawner_spawn(spawner_.get(), manager_main, &arg, sizeof(arg), m, &peer));
 		running_++;
 		d.managers.push_back({requests, peer, shards_[m].pool.stats().len});

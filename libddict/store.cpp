@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// store.cpp - the shard of one manager.
+// store.cpp - the shard of one manager: keys, and their values.
 #include "store.hpp"
 #include "place.hpp"
 #include <algorithm>
@@ -15,7 +15,18 @@ std::uint32_t store::slot_of(std::uint64_t hash, bytes key) const
 	});
 }
 
-entry *store::find(bytes key)
+version *store::find(bytes key, std::uint64_t at)
+{
+	const std::uint32_t slot = slot_of(key_hash(key), key);
+
+	if (slot == index::none)
+		return nullptr;
+	if (is_ordered_)
+		touch(slot);
+	return const_cast<version *>(seen(slots_[slot], at));
+}
+
+const entry *store::newest(bytes key)
 {
 	const std::uint32_t slot = slot_of(key_hash(key), key);
 
@@ -24,7 +35,7 @@ entry *store::find(bytes key)
 
 // A free slot, already in the index. Whoever calls fills it at once; everything that can fail for want of private
 // memory comes before the index is touched.
-entry &store::fresh(std::uint64_t hash)
+std::uint32_t store::fresh(std::uint64_t hash, std::size_t klen)
 {
 	std::uint32_t slot;
 
@@ -39,55 +50,79 @@ entry &store::fresh(std::uint64_t hash)
 		free_.pop_back();
 	}
 	slots_[slot].hash = hash;
+	slots_[slot].klen = static_cast<std::uint32_t>(klen);
 	index_.insert(hash, slot);
-	return slots_[slot];
+	return slot;
 }
 
-void store::drop_block(entry &e) noexcept
+void store::drop_block(version &v) noexcept
 {
-	if (e.message)
-		e.message.reset();
-	else
-		ch_pool_free(pool_, e.addr);
-	e.addr = nullptr;
+	if (v.storage)
+		v.storage.reset();
+	else if (v.addr)
+		ch_pool_free(pool_, v.addr);
+	v.addr = nullptr;
 }
 
-static void fill(entry &e, std::byte *addr, std::size_t room, bytes key, bytes value)
+// A version and all older ones. Not by recursion: a working set may be long.
+void store::drop_all(version &v) noexcept
 {
+	drop_block(v);
+	for (std::unique_ptr<version> o = std::move(v.older); o; o = std::move(o->older))
+		drop_block(*o);
+}
+
+int store::allocate(std::size_t len, void *&addr, std::size_t &room) const
+{
+	if (int err = ch_pool_alloc(pool_, std::max<std::size_t>(len, 1), CH_TRY, &addr); err < 0)
+		return err == -EMSGSIZE ? -ENOSPC : err;
+	const ssize_t got = ch_pool_block_len(pool_, addr);
+
+	room = got < 0 ? len : static_cast<std::size_t>(got);
+	return 0;
+}
+
+static version filled(std::byte *addr, std::size_t room, bytes key, bytes value)
+{
+	version v;
+
 	if (!key.empty())
 		std::memcpy(addr, key.data(), key.size());
 	if (!value.empty())
 		std::memcpy(addr + key.size(), value.data(), value.size());
-	e.addr = addr;
-	e.klen = static_cast<std::uint32_t>(key.size());
-	e.value = addr + key.size();
-	e.vlen = value.size();
-	e.room = static_cast<std::uint32_t>(room);
+	v.addr = addr;
+	v.value = addr + key.size();
+	v.vlen = value.size();
+	v.room = room - key.size();
+	return v;
 }
 
-int store::put(bytes key, bytes value)
+int store::put(bytes key, bytes value, const manner &how)
 {
 	const std::uint64_t hash = key_hash(key);
-	const std::uint32_t slot = slot_of(hash, key);
+	std::uint32_t slot = slot_of(hash, key);
 	void *addr = nullptr;
+	std::size_t room = 0;
 
-	if (slot != index::none && slots_[slot].room >= value.size() && slots_[slot].room > 0) {
-		if (!value.empty())
-			std::memcpy(slots_[slot].value, value.data(), value.size());
-		slots_[slot].vlen = value.size();
-		return 0;
+	if (slot != index::none) {
+		version *v = target(slots_[slot], how.at);
+
+		if (v && v == &slots_[slot].v && !v->storage && !v->is_deleted && v->room >= value.size()) {
+			if (!value.empty())
+				std::memcpy(v->value, value.data(), value.size());
+			v->vlen = value.size();
+			settle(slot, *v, how);
+			return 0;
+		}
 	}
-	if (int err = ch_pool_alloc(pool_, std::max<std::size_t>(key.size() + value.size(), 1), CH_TRY, &addr); err < 0)
-		return err == -EMSGSIZE ? -ENOSPC : err;
-	const ssize_t len = ch_pool_block_len(pool_, addr);
-	const std::size_t room = len < 0 ? value.size() : static_cast<std::size_t>(len) - key.size();
-
+	if (int err = allocate(key.size() + value.size(), addr, room); err < 0)
+		return err;
 	try {
-		entry &e = slot == index::none ? fresh(hash) : slots_[slot];
+		std::unique_ptr<version> spare = spare_for(slot, how.at);
 
-		if (slot != index::none)
-			drop_block(e);
-		fill(e, static_cast<std::byte *>(addr), room, key, value);
+		if (slot == index::none)
+			slot = fresh(hash, key.size());
+		place(slot, filled(static_cast<std::byte *>(addr), room, key, value), std::move(spare), how);
 	} catch (...) {
 		ch_pool_free(pool_, addr);
 		throw;
@@ -95,44 +130,160 @@ int store::put(bytes key, bytes value)
 	return 0;
 }
 
-void store::adopt(bytes key, bytes value, ch::message &&m)
+void store::adopt(bytes key, bytes value, ch::message &&m, const manner &how)
 {
 	const std::uint64_t hash = key_hash(key);
-	const std::uint32_t slot = slot_of(hash, key);
-	kept k = std::make_shared<ch::message>(std::move(m));
-	entry &e = slot == index::none ? fresh(hash) : slots_[slot];
+	std::uint32_t slot = slot_of(hash, key);
+	std::unique_ptr<version> spare = spare_for(slot, how.at);
+	version v;
 
-	if (slot != index::none)
-		drop_block(e);
-	e.addr = const_cast<std::byte *>(key.data());
-	e.klen = static_cast<std::uint32_t>(key.size());
-	e.value = const_cast<std::byte *>(value.data());
-	e.vlen = value.size();
-	e.room = 0;
-	e.message = std::move(k);
+	v.storage = std::make_shared<block>();
+	if (slot == index::none)
+		slot = fresh(hash, key.size());
+	v.addr = const_cast<std::byte *>(key.data());
+	v.value = const_cast<std::byte *>(value.data());
+	v.vlen = value.size();
+	v.storage->message = std::move(m);
+	place(slot, std::move(v), std::move(spare), how);
 }
 
-bool store::erase(bytes key)
+// Readers in place see the bytes that were there when they came, which stay; so what is added may lie behind them in
+// the same block. Room is doubled, so that many small additions cost no more than a few copies of all.
+int store::append(bytes key, bytes more, const manner &how, std::size_t &out_len)
 {
 	const std::uint64_t hash = key_hash(key);
-	const std::uint32_t slot = slot_of(hash, key);
+	std::uint32_t slot = slot_of(hash, key);
+	const version *old = slot == index::none ? nullptr : seen(slots_[slot], how.at);
+	const bytes was = old ? old->val() : bytes();
+	void *addr = nullptr;
+	std::size_t room = 0;
 
-	if (slot == index::none)
-		return false;
-	index_.erase(hash, slot, [this](std::uint32_t s) { return slots_[s].hash; });
-	drop_block(slots_[slot]);
+	out_len = was.size() + more.size();
+	if (old && old == &slots_[slot].v && old == target(slots_[slot], how.at) && old->room >= out_len &&
+	    (old->storage || out_len <= inline_value_max)) {
+		version &v = slots_[slot].v;
+
+		if (!more.empty())
+			std::memcpy(v.value + was.size(), more.data(), more.size());
+		v.vlen = out_len;
+		settle(slot, v, how);
+		return 0;
+	}
+	const std::size_t least = key.size() + out_len;
+
+	if (allocate(was.empty() ? least : least + out_len, addr, room) < 0)
+		if (int err = allocate(least, addr, room); err < 0)
+			return err;
+	try {
+		std::unique_ptr<version> spare = spare_for(slot, how.at);
+		kept storage = std::make_shared<block>();
+
+		if (slot == index::none)
+			slot = fresh(hash, key.size());
+		version v = filled(static_cast<std::byte *>(addr), room, key, was);
+
+		if (!more.empty())
+			std::memcpy(v.value + was.size(), more.data(), more.size());
+		v.vlen = out_len;
+		storage->pool = pool_;
+		storage->addr = addr;
+		v.storage = std::move(storage);
+		place(slot, std::move(v), std::move(spare), how);
+	} catch (...) {
+		ch_pool_free(pool_, addr);
+		throw;
+	}
+	return 0;
+}
+
+// A new version takes its place among those of its key.
+void store::place(std::uint32_t slot, version &&fresh_one, std::unique_ptr<version> spare, const manner &how)
+{
+	version &v = make(slot, how.at, std::move(spare));
+	std::unique_ptr<version> older = std::move(v.older);
+
+	v = std::move(fresh_one);
+	v.older = std::move(older);
+	v.at = how.at;
+	settle(slot, v, how);
+}
+
+// What follows from a value that was put.
+void store::settle(std::uint32_t slot, version &v, const manner &how)
+{
+	entry &e = slots_[slot];
+
+	v.at = how.at;
+	v.is_persistent = how.is_persistent;
+	if (e.expires != how.expires)
+		expire_at(slot, how.expires);
+	if (is_ordered_)
+		touch(slot);
+}
+
+int store::erase(bytes key, std::uint64_t at)
+{
+	const std::uint32_t slot = slot_of(key_hash(key), key);
+
+	if (slot == index::none || !seen(slots_[slot], at))
+		return -ENOENT;
+	entry &e = slots_[slot];
+
+	if (at == oldest_ && e.v.at <= at) {
+		remove(slot);
+		return 0;
+	}
+	// Older checkpoints still see it. The deletion needs the key, in a block of its own.
+	void *addr = nullptr;
+	std::size_t room = 0;
+
+	if (int err = allocate(e.klen, addr, room); err < 0)
+		return err;
+	try {
+		std::unique_ptr<version> spare = spare_for(slot, at);
+		version v = filled(static_cast<std::byte *>(addr), room, key, {});
+
+		v.is_deleted = true;
+		place(slot, std::move(v), std::move(spare), {at, e.expires, false});
+	} catch (...) {
+		ch_pool_free(pool_, addr);
+		throw;
+	}
+	live_ -= e.v.at == at;
+	return 0;
+}
+
+void store::remove(std::uint32_t slot) noexcept
+{
+	entry &e = slots_[slot];
+
+	live_ -= !e.v.is_deleted;
+	if (is_ordered_)
+		unlink(slot);
+	index_.erase(e.hash, slot, [this](std::uint32_t s) { return slots_[s].hash; });
+	drop_all(e.v);
+	e = entry();
 	free_.push_back(slot); // room was reserved when the slot was made
-	return true;
 }
 
 void store::clear()
 {
 	for (entry &e : slots_)
-		if (e.addr)
-			drop_block(e);
+		if (e.v.addr)
+			drop_all(e.v);
 	slots_.clear();
 	free_.clear();
+	layered_.clear();
+	expiries_ = {};
 	index_.clear();
+	live_ = 0;
+	coldest_ = hottest_ = index::none;
+}
+
+std::size_t store::size_at(std::uint64_t at)
+{
+	return static_cast<std::size_t>(
+		std::count_if(slots_.begin(), slots_.end(), [&](const entry &e) { return seen(e, at); }));
 }
 
 entry *store::next(std::uint64_t &from)
@@ -140,7 +291,7 @@ entry *store::next(std::uint64_t &from)
 	while (from < slots_.size()) {
 		entry &e = slots_[from++];
 
-		if (e.addr)
+		if (e.v.addr)
 			return &e;
 	}
 	return nullptr;

@@ -4,30 +4,65 @@
 // An entry keeps its slot as long as its key lives, so a scan that walks the slots by number meets every key that is
 // present throughout exactly once, whatever is put and erased meanwhile. Lengths and places are private to the
 // manager; what lies in the shared blocks is only ever copied and compared.
+//
+// A key has one version for each checkpoint of the working set in which it was written, newest first; who reads at a
+// checkpoint sees the newest version that is not newer than it. A working set of one has one version of each key.
 #pragma once
 #include "index.hpp"
 #include "wire.hpp"
 #include <channels/channels.hpp>
 #include <deque>
 #include <memory>
+#include <queue>
 
 namespace ch::dd {
 
-// A message that was taken and kept: its block is the value's storage. Pinned while a client reads it, also after its
-// key is erased or has another value. Views and checkpoints will hold it the same way.
-using kept = std::shared_ptr<ch::message>;
+// The storage of a value that clients may read in place: a message that was taken and kept, or a block of the manager's
+// own. It lives as long as somebody reads it, also after its key is erased or has another value.
+struct block {
+	ch::message message;
+	ch_pool *pool = nullptr;
+	void *addr = nullptr; // of a block of the manager's own
+
+	block() = default;
+	block(const block &) = delete;
+	block &operator=(const block &) = delete;
+	~block()
+	{
+		if (addr)
+			ch_pool_free(pool, addr);
+	}
+};
+using kept = std::shared_ptr<block>;
+
+struct version {
+	std::byte *addr = nullptr; // key, or nullptr for none
+	std::byte *value = nullptr;
+	std::size_t vlen = 0;
+	std::size_t room = 0; // bytes from value on that may be written; 0 for a message
+	std::uint64_t at = 0; // checkpoint
+	kept storage;         // set if clients may read it in place; else the block at addr is its own
+	std::unique_ptr<version> older;
+	bool is_deleted = false, is_persistent = false;
+
+	bytes val() const { return {value, vlen}; }
+};
 
 struct entry {
-	std::uint64_t hash;
-	std::byte *addr; // key, or nullptr for a free slot
-	std::byte *value;
-	std::size_t vlen;
-	std::uint32_t klen;
-	std::uint32_t room; // bytes of a small entry's block behind the key; 0 for a kept message
-	kept message;       // set if the value came in a block of its own
+	std::uint64_t hash = 0;
+	std::int64_t expires = 0; // CLOCK_MONOTONIC, ns; 0: never
+	std::uint32_t klen = 0;
+	std::uint32_t colder = index::none, hotter = index::none; // neighbours in the order of use
+	version v;                                                // the newest
 
-	bytes key() const { return {addr, klen}; }
-	bytes val() const { return {value, vlen}; }
+	bytes key() const { return {v.addr, klen}; }
+};
+
+// What a put says beside key and value.
+struct manner {
+	std::uint64_t at = 0;
+	std::int64_t expires = 0;
+	bool is_persistent = false;
 };
 
 class store {
@@ -37,26 +72,73 @@ public:
 	store &operator=(const store &) = delete;
 	~store() { clear(); }
 
-	entry *find(bytes key);
-	// Copies key and value into the entry's block. 0, or -ENOSPC and the old value is as it was.
-	int put(bytes key, bytes value);
+	// The value at a checkpoint, or nullptr.
+	version *find(bytes key, std::uint64_t at);
+	// The newest version of a key, deleted or not.
+	const entry *newest(bytes key);
+	// Copies key and value into a block. 0, or -ENOSPC and the old value is as it was.
+	int put(bytes key, bytes value, const manner &how);
 	// Keeps the message's block. key and value lie in it.
-	void adopt(bytes key, bytes value, ch::message &&m);
-	bool erase(bytes key);
+	void adopt(bytes key, bytes value, ch::message &&m, const manner &how);
+	// Puts more behind the value there, in its own room where it has some.
+	int append(bytes key, bytes more, const manner &how, std::size_t &out_len);
+	// 0, -ENOENT, or -ENOSPC: the deletion itself needs room if older checkpoints see the key.
+	int erase(bytes key, std::uint64_t at);
 	void clear();
-	std::size_t size() const { return index_.size(); }
-	// The first entry in slot number `from` or behind it; from becomes the slot after it. nullptr at the end.
+	// Keys that are there at the newest checkpoint.
+	std::size_t size() const { return live_; }
+	std::size_t size_at(std::uint64_t at);
+	// The first entry in slot number `from` or behind it that has a value; from becomes the slot after it.
 	entry *next(std::uint64_t &from);
+	std::uint64_t nr_slots() const { return slots_.size(); }
+	static const version *seen(const entry &e, std::uint64_t at);
+
+	// Drops what only checkpoints before this one could see.
+	void retire_before(std::uint64_t oldest);
+	std::uint64_t oldest() const { return oldest_; }
+
+	void expire(std::int64_t now);
+	std::int64_t next_expiry() const { return expiries_.empty() ? 0 : expiries_.top().when; }
+	std::uint64_t nr_expired() const { return nr_expired_; }
+
+	void keep_order_of_use() { is_ordered_ = true; }
+	// Drops the key that was not used for longest. False if there is none.
+	bool evict();
+	std::uint64_t nr_evicted() const { return nr_evicted_; }
 
 private:
+	struct expiry {
+		std::int64_t when;
+		std::uint32_t slot;
+		bool operator<(const expiry &o) const { return when > o.when; } // the queue's top is the earliest
+	};
 	std::uint32_t slot_of(std::uint64_t hash, bytes key) const;
-	entry &fresh(std::uint64_t hash);
-	void drop_block(entry &e) noexcept;
+	std::uint32_t fresh(std::uint64_t hash, std::size_t klen);
+	version *target(entry &e, std::uint64_t at) const;
+	version &make(std::uint32_t slot, std::uint64_t at, std::unique_ptr<version> spare);
+	std::unique_ptr<version> spare_for(std::uint32_t slot, std::uint64_t at) const;
+	void place(std::uint32_t slot, version &&v, std::unique_ptr<version> spare, const manner &how);
+	void settle(std::uint32_t slot, version &v, const manner &how);
+	void drop_block(version &v) noexcept;
+	void drop_all(version &v) noexcept;
+	void remove(std::uint32_t slot) noexcept;
+	bool prune(std::uint32_t slot) noexcept;
+	void expire_at(std::uint32_t slot, std::int64_t when);
+	int allocate(std::size_t len, void *&addr, std::size_t &room) const;
+	void touch(std::uint32_t slot) noexcept;
+	void unlink(std::uint32_t slot) noexcept;
 
 	ch_pool *pool_;
 	index index_;
 	std::deque<entry> slots_;
 	std::vector<std::uint32_t> free_;
+	std::vector<std::uint32_t> layered_; // slots with older versions or a deletion that a checkpoint still has to see
+	std::priority_queue<expiry> expiries_; // of entries whose expires is still that
+	std::size_t live_ = 0;
+	std::uint64_t oldest_ = 0;
+	std::uint64_t nr_expired_ = 0, nr_evicted_ = 0;
+	std::uint32_t coldest_ = index::none, hottest_ = index::none;
+	bool is_ordered_ = false;
 };
 
 } // namespace ch::dd

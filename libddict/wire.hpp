@@ -6,6 +6,7 @@
 // checks every length against the message it came in: the other side may be damaged or hostile.
 #pragma once
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -19,22 +20,37 @@ using bytes = std::span<const std::byte>;
 enum class op : std::uint32_t {
 	hello = 1, // body: reply channel's descriptor, client's peer; reply arg: the client's id with this manager
 	bye,       // no reply
-	put,
-	get,
+	put,       // flags: put_..., arg: time to live in ns or 0
+	get,       // flags: get_...
 	erase,
 	contains,
+	pop, // as get, and erases
 	fetch_add, // arg: delta's bits, flags: kind of number; reply arg: the old value's bits
+	append,    // reply arg: the new length
+	compare_and_set, // value: the new one and behind it the expected one, which has arg bytes; -EAGAIN: another is there
+	wait_for,        // flags: wait_any or 0; value: what to wait for
 	size,      // reply arg: keys
 	clear,     // reply arg: keys erased
-	scan,      // arg: where to go on, flags: scan_values or 0; reply arg: where to go on, or scan_end
-	release,   // arg: pin
-	put_many,  // value: records; reply arg: how many were done
+	scan,      // key: prefix, arg: where to go on, flags: scan_values or 0; reply arg: where to go on, or scan_end
+	release,   // arg: pin; no reply if its flag is set
+	put_many,  // value: records, flags and arg as put; reply arg: how many were done
 	get_many,  // value: records; reply arg: how many were answered
 	reap,      // look for clients that died, now
+	make_room, // arg: bytes; evicts until a value of so many can be had, or -ENOSPC
+	set_frozen, // arg: 1 or 0; reply arg: what it was
+	is_frozen,  // reply arg
+	checkpoints, // reply arg: the newest, off: the oldest of the working set
+	stats,      // reply: struct manager_stats
+	last_op
 };
 
+inline constexpr std::uint32_t put_if_absent = 1, put_persistent = 2;
+inline constexpr std::uint32_t get_fresh = 1; // whatever the dictionary waits for, do not wait
+inline constexpr std::uint32_t wait_any = 1;  // wait for the key, whatever its value
+inline constexpr std::uint32_t release_silently = 1;
+
 // A value that is longer than a reply carries is pinned, and read where it lies: form pinned, off and len in the
-// manager's segment, arg the pin. Views of values will be this same reply, released later.
+// manager's segment, arg the pin.
 enum class form : std::uint32_t { inline_bytes = 0, pinned = 1 };
 
 struct request {
@@ -45,6 +61,9 @@ struct request {
 	std::uint64_t arg;
 	std::uint32_t voff; // where in the message the value begins
 	std::uint32_t flags;
+	std::uint64_t at;   // checkpoint
+	std::int64_t until; // CLOCK_MONOTONIC, ns: a call that has to wait is answered with -ETIMEDOUT then; negative: never
+	std::uint64_t peer; // who began the call: 0 is the client itself
 };
 
 struct reply {
@@ -57,15 +76,42 @@ struct reply {
 };
 
 // So that a value that came in the ring can go back in the ring.
-static_assert(sizeof(request) == 40 && sizeof(reply) == 40, "the dictionary's wire format: bump wire_version");
+static_assert(sizeof(request) == 64 && sizeof(reply) == 40, "the dictionary's wire format: bump wire_version");
 
 struct hello_body {
 	unsigned char channel[64];
 	std::uint64_t peer;
 };
 
-inline constexpr std::uint32_t wire_version = 1;
+// Latencies of one operation: bucket b counts those from floor_of(b) to floor_of(b + 1) ns, two to each doubling.
+inline constexpr unsigned nr_buckets = 64;
+
+constexpr unsigned bucket_of(std::uint64_t ns)
+{
+	if (ns < 32)
+		return 0;
+	const unsigned e = static_cast<unsigned>(std::bit_width(ns)) - 1;
+
+	return std::min(nr_buckets - 1, 2 * (e - 5) + static_cast<unsigned>(ns >> (e - 1) & 1));
+}
+constexpr std::uint64_t floor_of(unsigned bucket)
+{
+	return (std::uint64_t{2} | (bucket & 1)) << (bucket / 2 + 4);
+}
+
+struct op_stats {
+	std::uint64_t count;
+	std::uint64_t timed[nr_buckets]; // of one call in sixteen
+};
+struct manager_stats {
+	std::uint64_t memory, used, largest; // bytes of its pool, of blocks in use, of the largest free one
+	std::uint64_t keys, clients, pinned, waiting, evicted, expired, oldest, newest;
+	op_stats ops[static_cast<unsigned>(op::last_op)];
+};
+
+inline constexpr std::uint32_t wire_version = 2;
 inline constexpr std::uint32_t inline_max = 512;   // of request and reply channels
+inline constexpr std::size_t inline_value_max = inline_max - sizeof(reply); // that a reply carries
 inline constexpr std::size_t page_max = 16 * 1024; // a batch or a page, when there is memory for it
 inline constexpr std::size_t key_max = 64 * 1024;  // bytes of a key
 inline constexpr std::size_t value_align = 64;     // of a value that has a block of its own

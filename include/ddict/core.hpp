@@ -10,15 +10,61 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <optional>
 #include <type_traits>
+#include <vector>
 
 namespace ch {
+
+// What a put does in a dictionary whose memory is full.
+enum class ddict_full : std::uint32_t {
+	refuse, // it throws ENOSPC
+	wait,   // it waits for memory, as long as its handle waits for anything
+	evict,  // keys that were not used for longest make room
+};
 
 struct ddict_options {
 	unsigned managers = 0;    // processes that hold the data; 0: half of the CPUs this process may use, 1 to 4
 	std::size_t memory = 0;   // bytes for keys and values, over all managers; 0: 32 MiB
 	unsigned max_clients = 0; // processes that use it at one time; 0: 128
 	std::string name{};       // of its directory in shared memory, and in messages; empty: made up
+	ddict_full when_full = ddict_full::refuse;
+	std::uint64_t working_set = 1; // checkpoints that are held at a time, 1...65536
+	bool wait_for_keys = false;    // see "Checkpoints" in libddict(7); both need a working set of 2 or more
+	bool wait_for_writers = false;
+	bool read_only = false; // nobody may write
+	nanoseconds timeout = forever; // of every call through the handle that created it, and its copies
+};
+
+// How a value is put.
+struct ddict_put {
+	nanoseconds ttl{0};      // the key expires so long after it was put; 0: never
+	bool persistent = false; // it need not be written again at each checkpoint
+};
+
+// Where a walk is; plain bytes, to go on with another one later.
+struct ddict_position {
+	std::uint64_t manager = 0, slot = 0;
+};
+
+// What one operation took in a manager.
+struct ddict_op_stats {
+	const char *name; // "put", "get"...
+	std::uint64_t count;
+	std::uint64_t p50_ns, p99_ns, max_ns; // of one call in sixteen, from the manager's receiving to its answer
+};
+
+// One manager's, at its moment.
+struct ddict_stats {
+	std::uint64_t memory;  // bytes for keys and values
+	std::uint64_t used;    // bytes in use
+	std::uint64_t largest; // bytes of the largest value that there is room for
+	std::uint64_t keys, clients;
+	std::uint64_t pinned;  // values that clients are reading in place
+	std::uint64_t waiting; // calls that wait for a value, memory, or a checkpoint
+	std::uint64_t evicted, expired;
+	std::uint64_t oldest, newest; // checkpoints
+	std::vector<ddict_op_stats> ops;
 };
 
 namespace ddict_detail {
@@ -46,6 +92,8 @@ namespace dd {
 class connection;
 class owner;
 class batch;
+struct outgoing;
+struct pending;
 } // namespace dd
 
 // The kind of number that fetch_add adds to: sizeof, plus 0x100 for floating point.
@@ -54,6 +102,56 @@ template <class T>
 requires(std::is_arithmetic_v<T> && !std::is_same_v<T, bool> &&
 	 sizeof(T) <= 8) inline constexpr ddict_number ddict_number_of{sizeof(T) |
 								       (std::is_floating_point_v<T> ? 0x100u : 0u)};
+
+// A value where it lies in the manager's memory. It stays as it is, whatever becomes of its key, until the view is
+// destroyed or reset. Move-only.
+class CH_API ddict_view {
+public:
+	using bytes = std::span<const std::byte>;
+
+	ddict_view() noexcept;
+	ddict_view(ddict_view &&) noexcept;
+	ddict_view &operator=(ddict_view &&) noexcept;
+	~ddict_view();
+	bytes data() const noexcept;
+	std::size_t size() const noexcept { return data().size(); }
+	std::string_view text() const noexcept
+	{
+		return {reinterpret_cast<const char *>(data().data()), data().size()};
+	}
+	void reset() noexcept;
+
+private:
+	friend class ddict_core;
+	friend class ddict_call;
+	std::unique_ptr<dd::pending> p_;
+};
+
+// A call under way. Destroying it forgets the answer, not the call. Move-only; one thread at a time.
+class CH_API ddict_call {
+public:
+	using value_reader = ddict_detail::function_ref<void(std::span<const std::byte>)>;
+
+	ddict_call() noexcept;
+	ddict_call(ddict_call &&) noexcept;
+	ddict_call &operator=(ddict_call &&) noexcept;
+	~ddict_call();
+	explicit operator bool() const noexcept { return p_ != nullptr; }
+	// Whether done() would not wait.
+	bool is_ready() const;
+	// Waits for the answer. False if there was no such key, or another value than was expected; throws what the call
+	// would have thrown.
+	bool done();
+	std::uint64_t number() { return done(), arg(); } // what fetch_add and append answer
+	// The value that get and pop answer. False if there was none.
+	bool read(value_reader sink);
+
+private:
+	friend class ddict_core;
+	explicit ddict_call(std::unique_ptr<dd::pending> p) noexcept;
+	std::uint64_t arg() const noexcept;
+	std::unique_ptr<dd::pending> p_;
+};
 
 // A handle to a dictionary. Copies are cheap and name the same dictionary; the copies of the handle that create() gave
 // own it: the dictionary ends with the last of them in the creating process. Any number of threads may use one handle.
@@ -72,6 +170,7 @@ public:
 	~ddict_core();
 	static ddict_core create(const ddict_options &o);
 	static ddict_core attach(const descriptor &d); // now
+	static ddict_core attach(const std::string &name);
 
 	explicit operator bool() const noexcept { return is_set_; }
 	const descriptor &descr() const noexcept { return descr_; }
@@ -82,18 +181,60 @@ public:
 	// Ends the dictionary for everybody, if this handle owns it.
 	void destroy() noexcept;
 
-	void put(bytes key, std::size_t len, value_writer write) const;
+	// The same dictionary through another handle: one whose calls end after a time (ETIMEDOUT), one that asks only
+	// this manager whosever the key is, and back.
+	ddict_core within(nanoseconds timeout) const;
+	ddict_core directed(unsigned manager) const;
+	ddict_core undirected() const;
+	bool is_directed() const noexcept { return directed_ >= 0; }
+	nanoseconds timeout() const noexcept { return nanoseconds(timeout_ns_); }
+
+	void put(bytes key, std::size_t len, value_writer write, const ddict_put &how = {}) const;
+	bool put_if_absent(bytes key, std::size_t len, value_writer write, const ddict_put &how = {}) const;
+	bool compare_and_set(bytes key, bytes expected, std::size_t len, value_writer write) const;
 	bool get(bytes key, value_reader read) const;
+	std::optional<ddict_view> view(bytes key) const;
+	bool pop(bytes key, value_reader read) const;
 	bool contains(bytes key) const;
 	bool erase(bytes key) const;
 	std::uint64_t fetch_add(bytes key, ddict_number kind, std::uint64_t delta_bits) const;
+	std::uint64_t append(bytes key, bytes more) const; // the new length
+	void wait_for(bytes key, bytes value) const;
+	void wait_for(bytes key) const;
 	std::uint64_t size() const;
 	std::uint64_t clear() const;
+	bool freeze(bool is_frozen) const; // whether it was
+	bool is_frozen() const;
+	std::vector<ddict_stats> stats() const;
+
+	// Every manager holds a copy of a value that was put everywhere; who gets it asks one manager, always the same
+	// for one process. Several such puts of one key at a time may leave different copies.
+	void put_everywhere(bytes key, std::size_t len, value_writer write, const ddict_put &how = {}) const;
+	bool get_anywhere(bytes key, value_reader read) const;
+
+	// The same calls without waiting for the answer; many may be under way, and calls under way have no order.
+	ddict_call start_put(bytes key, std::size_t len, value_writer write, const ddict_put &how = {}) const;
+	ddict_call start_put_if_absent(bytes key, std::size_t len, value_writer write, const ddict_put &how = {}) const;
+	ddict_call start_compare_and_set(bytes key, bytes expected, std::size_t len, value_writer write) const;
+	ddict_call start_get(bytes key) const;
+	ddict_call start_pop(bytes key) const;
+	ddict_call start_contains(bytes key) const;
+	ddict_call start_erase(bytes key) const;
+	ddict_call start_fetch_add(bytes key, ddict_number kind, std::uint64_t delta_bits) const;
+	ddict_call start_append(bytes key, bytes more) const;
+	ddict_call start_wait_for(bytes key, bytes value) const;
+
+	// Checkpoints: the handle's own number, which its copies begin with.
+	std::uint64_t checkpoint_id() const noexcept { return checkpoint_.load(std::memory_order_relaxed); }
+	void set_checkpoint(std::uint64_t id) const noexcept { checkpoint_.store(id, std::memory_order_relaxed); }
+	std::uint64_t checkpoint() const noexcept; // goes on to the next; its number
+	std::uint64_t rollback() const noexcept;   // goes back to the last
+	std::uint64_t sync_to_newest_checkpoint() const;
 
 	// Many puts under way at a time. What was added is in the dictionary when finish() has returned.
 	class CH_API put_batch {
 	public:
-		explicit put_batch(const ddict_core &d);
+		explicit put_batch(const ddict_core &d, const ddict_put &how = {});
 		put_batch(const put_batch &) = delete;
 		put_batch &operator=(const put_batch &) = delete;
 		~put_batch();
@@ -107,16 +248,36 @@ public:
 	void get_many(std::span<const bytes> keys,
 		      ddict_detail::function_ref<void(std::size_t, const bytes *)> sink) const;
 
-	// Walks through all keys, manager by manager.
+	// A value that is written in pieces, of a length that nobody knows before. Nobody sees it before commit(); without
+	// that it is gone.
+	class CH_API writer {
+	public:
+		writer(const ddict_core &d, bytes key, std::size_t expected_len = 0);
+		writer(writer &&) noexcept;
+		writer &operator=(writer &&) noexcept;
+		~writer();
+		void write(bytes piece);
+		std::size_t size() const noexcept;
+		void commit(const ddict_put &how = {});
+
+	private:
+		struct state;
+		std::unique_ptr<state> s_;
+	};
+
+	// Walks through all keys that begin with a prefix, manager by manager.
 	class CH_API cursor {
 	public:
-		cursor(const ddict_core &d, bool with_values);
+		cursor(const ddict_core &d, bool with_values, bytes prefix = {}, ddict_position from = {});
 		cursor(cursor &&) noexcept;
 		cursor &operator=(cursor &&) noexcept;
 		~cursor();
 		bool next(); // false at the end
 		bytes key() const noexcept;
 		bytes value() const noexcept;
+		// Where a new cursor goes on behind this one's last page: keys of that page may be met again, none is left
+		// out.
+		ddict_position position() const noexcept;
 
 	private:
 		struct state;
@@ -126,11 +287,21 @@ public:
 private:
 	friend class put_batch;
 	friend class cursor;
+	friend class writer;
 	dd::connection &conn() const;
 	dd::connection &resolve() const;
+	std::shared_ptr<dd::connection> share() const;
+	dd::outgoing fitted(dd::outgoing out) const;
+	unsigned manager_for(bytes key) const;
+	ddict_call begin(const dd::outgoing &out) const;
+	std::uint64_t ask_all(const dd::outgoing &out) const;
+	std::uint64_t ask_all(dd::outgoing out, std::uint64_t (*fold)(std::uint64_t, std::uint64_t)) const;
 
 	descriptor descr_{};
 	bool is_set_ = false;
+	int directed_ = -1;
+	std::int64_t timeout_ns_ = CH_FOREVER;
+	mutable std::atomic<std::uint64_t> checkpoint_{0};
 	std::shared_ptr<dd::owner> owner_;
 	// The process's connection, found at the first use in this process; keep_ changes under a lock only.
 	mutable std::shared_ptr<dd::connection> keep_;

@@ -89,6 +89,39 @@ private:
 
 } // namespace ddict_detail
 
+// A call under way, and its answer: T is a value, bool, or void.
+template <class T> class ddict_future {
+public:
+	ddict_future() = default;
+	explicit ddict_future(ddict_call c) noexcept : c_(std::move(c)) {}
+	explicit operator bool() const noexcept { return static_cast<bool>(c_); }
+	bool is_ready() const { return c_.is_ready(); }
+	void wait() { c_.done(); }
+	// Once; throws what the call would have thrown.
+	T get()
+	{
+		if constexpr (std::is_void_v<T> || std::is_same_v<T, bool>) {
+			return static_cast<T>(c_.done());
+		} else if constexpr (std::is_arithmetic_v<T>) {
+			const std::uint64_t bits = c_.number();
+			T v;
+
+			std::memcpy(&v, &bits, sizeof(v));
+			return v;
+		} else {
+			T v;
+
+			c_.read([&](std::span<const std::byte> b) {
+				v.emplace(ddict_codec<typename T::value_type>::read(b));
+			});
+			return v;
+		}
+	}
+
+private:
+	ddict_call c_;
+};
+
 template <class K, class V> class ddict {
 public:
 	using key_type = K;
@@ -99,6 +132,7 @@ public:
 	ddict() = default; // none
 	explicit ddict(const options &o) : core_(ddict_core::create(o)) {}
 	static ddict attach(const descriptor &d) { return ddict(ddict_core::attach(d)); }
+	static ddict attach(const std::string &name) { return ddict(ddict_core::attach(name)); }
 	explicit ddict(ddict_core core) noexcept : core_(std::move(core)) {}
 
 	explicit operator bool() const noexcept { return static_cast<bool>(core_); }
@@ -108,11 +142,127 @@ public:
 	unsigned which_manager(const K &key) const { return core_.which_manager(encoded(key)); }
 	void destroy() noexcept { core_.destroy(); }
 
-	void put(const K &key, const V &value) const
+	// The same dictionary, through a handle whose calls end after a time (ETIMEDOUT), or that asks one manager only.
+	ddict within(nanoseconds timeout) const { return ddict(core_.within(timeout)); }
+	ddict manager(unsigned m) const { return ddict(core_.directed(m)); }
+
+	void put(const K &key, const V &value, const ddict_put &how = {}) const
 	{
-		core_.put(encoded(key), ddict_codec<V>::size(value),
-			  [&](std::span<std::byte> to) { ddict_codec<V>::write(to, value); });
+		const writing w(value);
+
+		core_.put(encoded(key), w.len, w, how);
 	}
+	// It stays at all later checkpoints without being written again.
+	void put_persistent(const K &key, const V &value) const { put(key, value, {.ttl = {}, .persistent = true}); }
+	// Whether it was put: the key was not there.
+	bool put_if_absent(const K &key, const V &value, const ddict_put &how = {}) const
+	{
+		const writing w(value);
+
+		return core_.put_if_absent(encoded(key), w.len, w, how);
+	}
+	// Puts desired where expected is. False if there is another value, or none.
+	bool compare_and_set(const K &key, const V &expected, const V &desired) const
+	{
+		const writing w(desired);
+
+		return core_.compare_and_set(encoded(key), ddict_detail::encoded<V>(expected), w.len, w);
+	}
+	std::optional<V> pop(const K &key) const
+	{
+		std::optional<V> v;
+
+		core_.pop(encoded(key), [&](bytes b) { v.emplace(ddict_codec<V>::read(b)); });
+		return v;
+	}
+	// The value where it lies, as bytes.
+	std::optional<ddict_view> view(const K &key) const { return core_.view(encoded(key)); }
+	// Puts more behind the string there; its new length.
+	std::size_t append(const K &key, std::string_view more) const
+		requires(std::is_same_v<V, std::string>)
+	{
+		return core_.append(encoded(key), std::as_bytes(std::span(more.data(), more.size())));
+	}
+	// Until the key has this value, or any. ETIMEDOUT if the handle's calls end before: see within().
+	void wait_for(const K &key, const V &value) const
+	{
+		core_.wait_for(encoded(key), ddict_detail::encoded<V>(value));
+	}
+	void wait_for(const K &key) const { core_.wait_for(encoded(key)); }
+	// A copy with every manager, so that readers are spread over them.
+	void put_everywhere(const K &key, const V &value, const ddict_put &how = {}) const
+	{
+		const writing w(value);
+
+		core_.put_everywhere(encoded(key), w.len, w, how);
+	}
+	std::optional<V> get_anywhere(const K &key) const
+	{
+		std::optional<V> v;
+
+		core_.get_anywhere(encoded(key), [&](bytes b) { v.emplace(ddict_codec<V>::read(b)); });
+		return v;
+	}
+
+	// The same without waiting for the answer.
+	ddict_future<void> put_async(const K &key, const V &value, const ddict_put &how = {}) const
+	{
+		const writing w(value);
+
+		return ddict_future<void>(core_.start_put(encoded(key), w.len, w, how));
+	}
+	ddict_future<std::optional<V>> get_async(const K &key) const
+	{
+		return ddict_future<std::optional<V>>(core_.start_get(encoded(key)));
+	}
+	ddict_future<std::optional<V>> pop_async(const K &key) const
+	{
+		return ddict_future<std::optional<V>>(core_.start_pop(encoded(key)));
+	}
+	ddict_future<bool> contains_async(const K &key) const
+	{
+		return ddict_future<bool>(core_.start_contains(encoded(key)));
+	}
+	ddict_future<bool> erase_async(const K &key) const { return ddict_future<bool>(core_.start_erase(encoded(key))); }
+	ddict_future<bool> put_if_absent_async(const K &key, const V &value, const ddict_put &how = {}) const
+	{
+		const writing w(value);
+
+		return ddict_future<bool>(core_.start_put_if_absent(encoded(key), w.len, w, how));
+	}
+	ddict_future<bool> compare_and_set_async(const K &key, const V &expected, const V &desired) const
+	{
+		const writing w(desired);
+
+		return ddict_future<bool>(
+			core_.start_compare_and_set(encoded(key), ddict_detail::encoded<V>(expected), w.len, w));
+	}
+	ddict_future<bool> wait_for_async(const K &key, const V &value) const
+	{
+		return ddict_future<bool>(core_.start_wait_for(encoded(key), ddict_detail::encoded<V>(value)));
+	}
+	ddict_future<V> fetch_add_async(const K &key, std::type_identity_t<V> delta) const
+		requires(std::is_arithmetic_v<V> && !std::is_same_v<V, bool> && sizeof(V) <= 8)
+	{
+		std::uint64_t bits = 0;
+
+		std::memcpy(&bits, &delta, sizeof(delta));
+		return ddict_future<V>(core_.start_fetch_add(encoded(key), ddict_number_of<V>, bits));
+	}
+
+	// Nobody may write until unfreeze(). Whether it was frozen.
+	bool freeze() const { return core_.freeze(true); }
+	bool unfreeze() const { return core_.freeze(false); }
+	bool is_frozen() const { return core_.is_frozen(); }
+	std::vector<ddict_stats> stats() const { return core_.stats(); } // of each manager
+
+	// Checkpoints: the handle's number; see libddict(7).
+	std::uint64_t checkpoint_id() const noexcept { return core_.checkpoint_id(); }
+	void set_checkpoint(std::uint64_t id) const noexcept { core_.set_checkpoint(id); }
+	std::uint64_t checkpoint() const noexcept { return core_.checkpoint(); }
+	std::uint64_t rollback() const noexcept { return core_.rollback(); }
+	std::uint64_t sync_to_newest_checkpoint() const { return core_.sync_to_newest_checkpoint(); }
+
 	std::optional<V> try_get(const K &key) const
 	{
 		std::optional<V> v;
@@ -156,9 +306,9 @@ public:
 
 	// Puts every pair of a range, with many requests under way at a time. Throws at the first that fails; others
 	// may or may not be in the dictionary then.
-	template <std::ranges::input_range R> void put_many(R &&pairs) const
+	template <std::ranges::input_range R> void put_many(R &&pairs, const ddict_put &how = {}) const
 	{
-		ddict_core::put_batch batch(core_);
+		ddict_core::put_batch batch(core_, how);
 
 		for (auto &&[key, value] : pairs) {
 			const K &k = key;
@@ -169,6 +319,7 @@ public:
 		}
 		batch.finish();
 	}
+	template <std::ranges::input_range R> void update(R &&pairs) const { put_many(std::forward<R>(pairs)); }
 	// The values of a range of keys, in their order.
 	template <std::ranges::input_range R> std::vector<std::optional<V>> get_many(R &&keys) const
 	{
@@ -197,10 +348,12 @@ public:
 		return out;
 	}
 
-	// Input ranges over keys and over pairs. A key that is present during the whole walk is met exactly once.
-	template <bool Values> class walk {
+	// Input ranges over keys, values, and pairs. A key that is present during the whole walk is met exactly once.
+	enum class part { keys, values, pairs };
+	template <part P> class walk {
 	public:
-		using item = std::conditional_t<Values, std::pair<K, V>, K>;
+		using item = std::conditional_t<P == part::keys, K,
+						std::conditional_t<P == part::values, V, std::pair<K, V>>>;
 
 		class iterator {
 		public:
@@ -228,7 +381,11 @@ public:
 			walk *w_ = nullptr;
 		};
 
-		explicit walk(const ddict_core &core) : cursor_(core, Values) {}
+		explicit walk(const ddict_core &core, ddict_core::bytes prefix = {}, ddict_position from = {})
+		    : cursor_(core, P != part::keys, prefix, from)
+		{
+		}
+		ddict_position position() const noexcept { return cursor_.position(); }
 		iterator begin() { return iterator(this); }
 		std::default_sentinel_t end() const { return {}; }
 
@@ -238,7 +395,9 @@ public:
 			item_.reset();
 			if (!cursor_.next())
 				return false;
-			if constexpr (Values)
+			if constexpr (P == part::values)
+				item_.emplace(ddict_codec<V>::read(cursor_.value()));
+			else if constexpr (P == part::pairs)
 				item_.emplace(ddict_codec<K>::read(cursor_.key()),
 					      ddict_codec<V>::read(cursor_.value()));
 			else
@@ -248,13 +407,20 @@ public:
 		ddict_core::cursor cursor_;
 		std::optional<item> item_;
 	};
-	walk<false> keys() const { return walk<false>(core_); }
-	walk<true> items() const { return walk<true>(core_); }
+	walk<part::keys> keys(ddict_position from = {}) const { return walk<part::keys>(core_, {}, from); }
+	walk<part::values> values() const { return walk<part::values>(core_); }
+	walk<part::pairs> items(ddict_position from = {}) const { return walk<part::pairs>(core_, {}, from); }
+	// Those whose keys begin with these characters.
+	walk<part::pairs> scan(std::string_view prefix, ddict_position from = {}) const
+		requires(std::is_same_v<K, std::string>)
+	{
+		return walk<part::pairs>(core_, std::as_bytes(std::span(prefix.data(), prefix.size())), from);
+	}
 
 	// for (const auto &[key, value] : d)
 	class iterator {
 	public:
-		using inner = typename walk<true>::iterator;
+		using inner = typename walk<part::pairs>::iterator;
 		using iterator_concept = std::input_iterator_tag;
 		using iterator_category = std::input_iterator_tag;
 		using value_type = std::pair<K, V>;
@@ -263,7 +429,7 @@ public:
 		using reference = const value_type &;
 
 		iterator() = default;
-		explicit iterator(const ddict_core &core) : w_(std::make_shared<walk<true>>(core)), at_(w_->begin()) {}
+		explicit iterator(const ddict_core &core) : w_(std::make_shared<walk<part::pairs>>(core)), at_(w_->begin()) {}
 		reference operator*() const { return *at_; }
 		pointer operator->() const { return &*at_; }
 		iterator &operator++()
@@ -275,7 +441,7 @@ public:
 		bool operator==(std::default_sentinel_t s) const { return at_ == s; }
 
 	private:
-		std::shared_ptr<walk<true>> w_;
+		std::shared_ptr<walk<part::pairs>> w_;
 		inner at_;
 	};
 	iterator begin() const { return iterator(core_); }
@@ -294,6 +460,13 @@ public:
 private:
 	using bytes = ddict_detail::bytes;
 	using encoded = ddict_detail::encoded<K>;
+	// A value to be written, and how long it is.
+	struct writing {
+		const V &value;
+		std::size_t len;
+		explicit writing(const V &v) : value(v), len(ddict_codec<V>::size(v)) {}
+		void operator()(std::span<std::byte> to) const { ddict_codec<V>::write(to, value); }
+	};
 
 	ddict_core core_;
 };

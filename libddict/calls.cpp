@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+// calls.cpp - the operations on one key: each is begun, and most are waited for at once.
+#include "pending.hpp"
+
+namespace ch {
+
+using dd::connection;
+using dd::op;
+using dd::outgoing;
+using dd::pending;
+
+ddict_call ddict_core::begin(const outgoing &out) const
+{
+	auto p = std::make_unique<pending>();
+
+	p->conn = share();
+	p->until = out.until;
+	p->conn->start(p->call, manager_for(out.key), out);
+	return ddict_call(std::move(p));
+}
+
+// Begun and waited for, without memory of its own. True, or false for "no such key" and the like.
+static bool run(connection &conn, dd::call &c, unsigned m, const outgoing &out)
+{
+	return dd::is_good(conn, m, conn.run(c, m, out).status);
+}
+
+static std::uint32_t flags_of(const ddict_put &how)
+{
+	return how.persistent ? dd::put_persistent : 0;
+}
+
+static outgoing put_of(std::span<const std::byte> key, std::size_t len, const ddict_core::value_writer &write, const ddict_put &how,
+		       std::uint32_t flags = 0)
+{
+	return {.what = op::put,
+		.key = key,
+		.arg = how.ttl.count() > 0 ? static_cast<std::uint64_t>(how.ttl.count()) : 0,
+		.flags = flags | flags_of(how),
+		.vlen = len,
+		.write = &write};
+}
+
+void ddict_core::put(bytes key, std::size_t len, value_writer write, const ddict_put &how) const
+{
+	dd::call c;
+
+	run(conn(), c, manager_for(key), fitted(put_of(key, len, write, how)));
+}
+
+ddict_call ddict_core::start_put(bytes key, std::size_t len, value_writer write, const ddict_put &how) const
+{
+	return begin(fitted(put_of(key, len, write, how)));
+}
+
+ddict_call ddict_core::start_put_if_absent(bytes key, std::size_t len, value_writer write, const ddict_put &how) const
+{
+	return begin(fitted(put_of(key, len, write, how, dd::put_if_absent)));
+}
+
+bool ddict_core::put_if_absent(bytes key, std::size_t len, value_writer write, const ddict_put &how) const
+{
+	dd::call c;
+
+	return run(conn(), c, manager_for(key), fitted(put_of(key, len, write, how, dd::put_if_absent)));
+}
+
+// The new value and behind it the expected one.
+ddict_call ddict_core::start_compare_and_set(bytes key, bytes expected, std::size_t len, value_writer write) const
+{
+	const auto both = [&](std::span<std::byte> to) {
+		write(to.first(len));
+		if (!expected.empty())
+			std::memcpy(to.data() + len, expected.data(), expected.size());
+	};
+	const value_writer w = both;
+
+	return begin(fitted({.what = op::compare_and_set,
+			     .key = key,
+			     .arg = expected.size(),
+			     .vlen = len + expected.size(),
+			     .write = &w}));
+}
+
+bool ddict_core::compare_and_set(bytes key, bytes expected, std::size_t len, value_writer write) const
+{
+	return start_compare_and_set(key, expected, len, write).done();
+}
+
+ddict_call ddict_core::start_get(bytes key) const
+{
+	return begin(fitted({.what = op::get, .key = key}));
+}
+
+// The manager answers the release, so it was alive, and the bytes were the value's, as long as they were read.
+static void read_pinned(connection &conn, dd::call &c, const outgoing &out, ddict_core::value_reader read)
+{
+	const std::uint64_t pin = c.head().arg;
+	dd::call r;
+
+	try {
+		read(conn.pinned(c));
+	} catch (...) {
+		conn.unpin(c.manager(), pin);
+		throw;
+	}
+	const int status = conn.run(r, c.manager(), {.what = op::release, .arg = pin, .until = out.until}).status;
+
+	if (status < 0)
+		conn.fail(c.manager(), status);
+}
+
+static bool read_value(connection &conn, dd::call &c, const outgoing &out, ddict_core::value_reader read)
+{
+	if (c.head().how == static_cast<std::uint32_t>(dd::form::pinned))
+		read_pinned(conn, c, out, read);
+	else
+		read(c.body());
+	return true;
+}
+
+bool ddict_core::get(bytes key, value_reader read) const
+{
+	connection &co = conn();
+	const outgoing out = fitted({.what = op::get, .key = key});
+	dd::call c;
+
+	return run(co, c, manager_for(key), out) && read_value(co, c, out, read);
+}
+
+bool ddict_core::pop(bytes key, value_reader read) const
+{
+	connection &co = conn();
+	const outgoing out = fitted({.what = op::pop, .key = key});
+	dd::call c;
+
+	return run(co, c, manager_for(key), out) && read_value(co, c, out, read);
+}
+
+ddict_call ddict_core::start_pop(bytes key) const
+{
+	return begin(fitted({.what = op::pop, .key = key}));
+}
+
+std::optional<ddict_view> ddict_core::view(bytes key) const
+{
+	ddict_call c = start_get(key);
+
+	if (!c.done())
+		return std::nullopt;
+	ddict_view v;
+
+	v.p_ = std::move(c.p_);
+	v.p_->is_view = true;
+	return v;
+}
+
+ddict_call ddict_core::start_contains(bytes key) const
+{
+	return begin(fitted({.what = op::contains, .key = key}));
+}
+
+bool ddict_core::contains(bytes key) const
+{
+	dd::call c;
+
+	return run(conn(), c, manager_for(key), fitted({.what = op::contains, .key = key}));
+}
+
+ddict_call ddict_core::start_erase(bytes key) const
+{
+	return begin(fitted({.what = op::erase, .key = key}));
+}
+
+bool ddict_core::erase(bytes key) const
+{
+	dd::call c;
+
+	return run(conn(), c, manager_for(key), fitted({.what = op::erase, .key = key}));
+}
+
+ddict_call ddict_core::start_fetch_add(bytes key, ddict_number kind, std::uint64_t delta_bits) const
+{
+	return begin(fitted({.what = op::fetch_add,
+			     .key = key,
+			     .arg = delta_bits,
+			     .flags = static_cast<std::uint32_t>(kind)}));
+}
+
+std::uint64_t ddict_core::fetch_add(bytes key, ddict_number kind, std::uint64_t delta_bits) const
+{
+	dd::call c;
+
+	run(conn(), c, manager_for(key),
+	    fitted({.what = op::fetch_add, .key = key, .arg = delta_bits, .flags = static_cast<std::uint32_t>(kind)}));
+	return c.head().arg;
+}
+
+ddict_call ddict_core::start_append(bytes key, bytes more) const
+{
+	const auto copy = [&](std::span<std::byte> to) {
+		if (!more.empty())
+			std::memcpy(to.data(), more.data(), more.size());
+	};
+	const value_writer w = copy;
+
+	return begin(fitted({.what = op::append, .key = key, .vlen = more.size(), .write = &w}));
+}
+
+std::uint64_t ddict_core::append(bytes key, bytes more) const
+{
+	return start_append(key, more).number();
+}
+
+ddict_call ddict_core::start_wait_for(bytes key, bytes value) const
+{
+	const auto copy = [&](std::span<std::byte> to) {
+		if (!value.empty())
+			std::memcpy(to.data(), value.data(), value.size());
+	};
+	const value_writer w = copy;
+
+	return begin(fitted({.what = op::wait_for, .key = key, .vlen = value.size(), .write = &w}));
+}
+
+void ddict_core::wait_for(bytes key, bytes value) const
+{
+	start_wait_for(key, value).done();
+}
+
+void ddict_core::wait_for(bytes key) const
+{
+	dd::call c;
+
+	run(conn(), c, manager_for(key), fitted({.what = op::wait_for, .key = key, .flags = dd::wait_any}));
+}
+
+void ddict_core::put_everywhere(bytes key, std::size_t len, value_writer write, const ddict_put &how) const
+{
+	std::vector<ddict_call> calls;
+
+	for (unsigned m = 0; m < managers(); m++)
+		calls.push_back(directed(m).start_put(key, len, write, how));
+	for (ddict_call &c : calls)
+		c.done();
+}
+
+bool ddict_core::get_anywhere(bytes key, value_reader read) const
+{
+	return directed(is_directed() ? static_cast<unsigned>(directed_)
+				      : static_cast<unsigned>(ch_peer_pid(ch_peer_self())) % managers())
+		.get(key, read);
+}
+
+} // namespace ch

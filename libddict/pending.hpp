@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// pending.hpp - a call that outlives the function that began it: behind ddict_call and ddict_view.
+#pragma once
+#include "connection.hpp"
+
+namespace ch::dd {
+
+struct pending {
+	std::shared_ptr<connection> conn;
+	dd::call call;
+	std::int64_t until = -1;
+	bool is_done = false;
+	bool is_view = false;  // holds a value that its owner reads
+	int status = 0;
+
+	pending() = default;
+	pending(const pending &) = delete;
+	pending &operator=(const pending &) = delete;
+	~pending()
+	{
+		if (is_done && status == 0 && call.head().how == static_cast<std::uint32_t>(form::pinned))
+			conn->unpin(call.manager(), call.head().arg);
+	}
+};
+
+// What an operation on one key answers: true, or false for "no such key", "there already", "another value".
+inline bool is_good(const connection &conn, unsigned m, int status)
+{
+	if (status == -ENOENT || status == -EEXIST || status == -EAGAIN)
+		return false;
+	if (status < 0)
+		conn.fail(m, status);
+	return true;
+}
+
+} // namespace ch::dd

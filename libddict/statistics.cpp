@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// statistics.cpp - what the managers say about themselves.
+#include "connection.hpp"
+
+namespace ch {
+
+using dd::op;
+
+static const char *name_of(unsigned what)
+{
+	static const char *const names[] = {"",	    "hello",	"bye",	    "put",	 "get",	     "erase",	 "contains",
+					    "pop",	    "fetch_add", "append",   "compare_and_set", "wait_for", "size", "clear",
+					    "scan",	    "release",	"put_many", "get_many",	 "reap",     "make_room", "freeze",
+					    "is_frozen", "checkpoints", "stats"};
+	static_assert(sizeof(names) / sizeof(*names) == static_cast<std::size_t>(op::last_op));
+
+	return names[what];
+}
+
+// The upper edge of the bucket in which that share of the calls ends.
+static std::uint64_t quantile(const dd::op_stats &s, double share)
+{
+	std::uint64_t all = 0, seen = 0;
+
+	for (const std::uint64_t n : s.timed)
+		all += n;
+	const auto wanted = static_cast<std::uint64_t>(static_cast<double>(all) * share);
+
+	for (unsigned b = 0; b < dd::nr_buckets; b++) {
+		seen += s.timed[b];
+		if (s.timed[b] && seen >= wanted)
+			return dd::floor_of(b + 1);
+	}
+	return 0;
+}
+
+static ddict_stats readable(const dd::manager_stats &m)
+{
+	ddict_stats s{m.memory,	 m.used,    m.largest, m.keys,	 m.clients, m.pinned,
+		      m.waiting, m.evicted, m.expired, m.oldest, m.newest,  {}};
+
+	for (unsigned o = 1; o < static_cast<unsigned>(op::last_op); o++)
+		if (m.ops[o].count)
+			s.ops.push_back({name_of(o), m.ops[o].count, quantile(m.ops[o], 0.5), quantile(m.ops[o], 0.99),
+					 quantile(m.ops[o], 1)});
+	return s;
+}
+
+std::vector<ddict_stats> ddict_core::stats() const
+{
+	dd::connection &co = conn();
+	std::vector<ddict_stats> out;
+
+	for (unsigned m = 0; m < co.managers(); m++) {
+		if (is_directed() && m != static_cast<unsigned>(directed_))
+			continue;
+		dd::call c;
+		const int status = co.run(c, m, fitted({.what = op::stats})).status;
+
+		if (status < 0 || c.body().size() != sizeof(dd::manager_stats))
+			co.fail(m, status < 0 ? status : -EPROTO);
+		out.push_back(readable(dd::load<dd::manager_stats>(c.body().data())));
+	}
+	return out;
+}
+
+} // namespace ch

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// waiting.cpp - calls that a manager set aside, and when they are tried again.
+#include "manager.hpp"
+#include "place.hpp"
+#include <algorithm>
+#include <ctime>
+
+namespace ch::dd {
+
+// Memory that clients free by themselves (views, claims) and their deaths announce themselves to nobody: who waits for
+// either looks so often.
+constexpr std::int64_t look_again = 10000000;
+constexpr unsigned reap_every = 16; // looks
+
+std::int64_t monotonic_ns()
+{
+	timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return std::int64_t{t.tv_sec} * 1000000000 + t.tv_nsec;
+}
+
+void manager::park(const call &c, bytes msg, ch::message *owner, outcome why)
+{
+	parked &p = parked_.emplace_back();
+
+	if (owner)
+		p.owned = std::move(*owner);
+	else
+		p.copy.assign(msg.begin(), msg.end());
+	p.until = c.head.until;
+	p.key = key_hash(c.key);
+	p.is_for_any = why == outcome::on_any;
+}
+
+// To be called for each key that was written or erased.
+void manager::changed(bytes key)
+{
+	if (!parked_.empty())
+		written_.push_back(key_hash(key));
+}
+
+// How long to wait for the next request; negative: for ever.
+std::int64_t manager::patience() const
+{
+	std::int64_t until = store_.next_expiry() ? store_.next_expiry() : -1;
+
+	for (const parked &p : parked_) {
+		if (p.is_for_any)
+			return written_.empty() ? look_again : 0;
+		if (p.until >= 0 && (until < 0 || p.until < until))
+			until = p.until;
+	}
+	return until < 0 ? CH_FOREVER : std::max<std::int64_t>(until - monotonic_ns(), 0);
+}
+
+// Tries each once. What one of them writes may let another go on, so that goes on until nothing was written.
+void manager::try_parked()
+{
+	const std::int64_t now = monotonic_ns();
+
+	is_retrying_ = true;
+	if (looks_++ % reap_every == reap_every - 1)
+		reap();
+	do {
+		const std::vector<std::uint64_t> written = std::exchange(written_, {});
+		std::list<parked> all;
+
+		all.swap(parked_);
+		for (parked &p : all) {
+			const bool is_late = p.until >= 0 && p.until <= now;
+
+			if (!is_late && !p.is_for_any && std::find(written.begin(), written.end(), p.key) == written.end()) {
+				parked_.push_back(std::move(p));
+				continue;
+			}
+			handle(p.owned ? bytes(p.owned.bytes()) : bytes(p.copy), p.owned ? &p.owned : nullptr);
+		}
+	} while (!written_.empty() && !parked_.empty());
+	is_retrying_ = false;
+}
+
+} // namespace ch::dd
