@@ -7,6 +7,7 @@ dist_channelsinclude_HEADERS = \
 	include/channels/channel.h \
 	include/channels/channels.h include/channels/channels.hpp \
 	include/channels/descr.h \
+	include/channels/pollset.h \
 	include/channels/pool.h \
 	include/channels/segment.h \
 	include/channels/spawn.h
@@ -14,16 +15,19 @@ nodist_channelsinclude_HEADERS = include/channels/version.h
 
 poolincludedir = $(includedir)/pool
 dist_poolinclude_HEADERS = \
+	include/pool/batch.hpp \
+	include/pool/chunk.hpp \
 	include/pool/context.hpp \
 	include/pool/error.hpp \
 	include/pool/future.hpp \
 	include/pool/map.hpp \
 	include/pool/options.hpp \
 	include/pool/pool.hpp \
+	include/pool/progress.hpp \
 	include/pool/task.hpp \
 	include/pool/wait.hpp
 
 ddictincludedir = $(includedir)/ddict
 dist_ddictinclude_HEADERS = \
 	include/ddict/core.hpp \
-	include/ddict/ddict.hpp
+	include/ddict/ddict.h include/ddict/ddict.hpp

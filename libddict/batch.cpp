@@ -70,7 +70,7 @@ private:
 
 	connection &conn_;
 	outgoing how_;
-	int directed_; // the manager for all keys, or -1
+	int directed_;              // the manager for all keys, or -1
 	std::vector<packer> lanes_; // records for each manager, not yet sent
 	std::deque<call> flights_;
 };
@@ -266,12 +266,12 @@ void asker::settle(const sink_ref &sink)
 } // namespace dd
 
 ddict_core::put_batch::put_batch(const ddict_core &d, const ddict_put &how)
-    : b_(std::make_unique<dd::batch>(
-	      d.conn(),
-	      d.fitted({.what = dd::op::put,
-			.arg = how.ttl.count() > 0 ? static_cast<std::uint64_t>(how.ttl.count()) : 0,
-			.flags = how.persistent ? dd::put_persistent : 0}),
-	      d.directed_))
+    : b_(std::make_unique<dd::batch>(d.conn(),
+				     d.fitted({.what = dd::op::put,
+					       .arg = how.ttl.count() > 0 ? static_cast<std::uint64_t>(how.ttl.count())
+									  : 0,
+					       .flags = how.persistent ? dd::put_persistent : 0}),
+				     d.directed_))
 {
 }
 ddict_core::put_batch::~put_batch() = default;

@@ -30,8 +30,8 @@ static std::uint32_t flags_of(const ddict_put &how)
 	return how.persistent ? dd::put_persistent : 0;
 }
 
-static outgoing put_of(std::span<const std::byte> key, std::size_t len, const ddict_core::value_writer &write, const ddict_put &how,
-		       std::uint32_t flags = 0)
+static outgoing put_of(std::span<const std::byte> key, std::size_t len, const ddict_core::value_writer &write,
+		       const ddict_put &how, std::uint32_t flags = 0)
 {
 	return {.what = op::put,
 		.key = key,
@@ -181,10 +181,8 @@ bool ddict_core::erase(bytes key) const
 
 ddict_call ddict_core::start_fetch_add(bytes key, ddict_number kind, std::uint64_t delta_bits) const
 {
-	return begin(fitted({.what = op::fetch_add,
-			     .key = key,
-			     .arg = delta_bits,
-			     .flags = static_cast<std::uint32_t>(kind)}));
+	return begin(fitted(
+		{.what = op::fetch_add, .key = key, .arg = delta_bits, .flags = static_cast<std::uint32_t>(kind)}));
 }
 
 std::uint64_t ddict_core::fetch_add(bytes key, ddict_number kind, std::uint64_t delta_bits) const

@@ -84,7 +84,8 @@ bool manager::writers_have_gone_on(std::uint64_t checkpoint) const
 
 		if (i >= clients_.size() || clients_[i].id != id)
 			return true;
-		return std::any_of(std::next(of), writers_.end(), [&](const auto &later) { return later.second.count(id) != 0; });
+		return std::any_of(std::next(of), writers_.end(),
+				   [&](const auto &later) { return later.second.count(id) != 0; });
 	});
 }
 

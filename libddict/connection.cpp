@@ -251,8 +251,16 @@ const reply &connection::wait(call &c, std::int64_t until)
 void connection::unpin(unsigned m, std::uint64_t pin) noexcept
 {
 	link &l = links_[m];
-	const request r{static_cast<std::uint32_t>(op::release), 0, l.client, 0, pin, sizeof(request),
-			release_silently, 0, -1, 0};
+	const request r{static_cast<std::uint32_t>(op::release),
+			0,
+			l.client,
+			0,
+			pin,
+			sizeof(request),
+			release_silently,
+			0,
+			-1,
+			0};
 
 	// Never waits for long: a manager takes requests as long as it lives. One that was stopped keeps the pin until
 	// this process ends.

@@ -85,8 +85,8 @@ public:
 
 	// Sends a request. Throws if the manager is dead, or has no memory (ENOSPC); the call is not under way then.
 	void start(call &c, unsigned m, const outgoing &out);
-	// The same in steps: room for a value of up to cap bytes in a message of its own, which is written in place, and
-	// then sent.
+	// The same in steps: room for a value of up to cap bytes in a message of its own, which is written in place,
+	// and then sent.
 	ch::message claim_for(unsigned m, const outgoing &out, std::size_t cap);
 	static std::span<std::byte> value_in(const ch::message &msg, const outgoing &out);
 	void start_claimed(call &c, unsigned m, const outgoing &out, ch::message &msg);

@@ -170,14 +170,16 @@ dd::outgoing ddict_core::fitted(dd::outgoing out) const
 
 std::uint64_t ddict_core::checkpoint() const noexcept
 {
-	return checkpoint_.fetch_add(1, std::memory_order_relaxed) + 1; // a number of its own; the calls are ordered elsewhere
+	return checkpoint_.fetch_add(1, std::memory_order_relaxed) +
+	       1; // a number of its own; the calls are ordered elsewhere
 }
 
 std::uint64_t ddict_core::rollback() const noexcept
 {
 	std::uint64_t id = checkpoint_id();
 
-	while (id > 0 && !checkpoint_.compare_exchange_weak(id, id - 1, std::memory_order_relaxed)) // as in checkpoint()
+	while (id > 0 &&
+	       !checkpoint_.compare_exchange_weak(id, id - 1, std::memory_order_relaxed)) // as in checkpoint()
 		;
 	return checkpoint_id();
 }

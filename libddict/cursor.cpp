@@ -9,7 +9,7 @@ struct ddict_core::cursor::state {
 	bool with_values;
 	std::vector<std::byte> prefix;
 	unsigned manager;
-	std::uint64_t at; // where to go on in this manager
+	std::uint64_t at;       // where to go on in this manager
 	ddict_position page_at; // of the page that is being read
 	dd::call page;
 	dd::unpacker left{{}};
@@ -40,12 +40,11 @@ bool ddict_core::cursor::state::fetch()
 		if (manager >= co.managers())
 			return false;
 		page_at = {manager, at};
-		const dd::reply &r =
-			co.run(page, manager,
-			       core.fitted({.what = dd::op::scan,
-					    .key = prefix,
-					    .arg = at,
-					    .flags = with_values ? dd::scan_values : 0}));
+		const dd::reply &r = co.run(page, manager,
+					    core.fitted({.what = dd::op::scan,
+							 .key = prefix,
+							 .arg = at,
+							 .flags = with_values ? dd::scan_values : 0}));
 
 		if (r.status == -ENOSPC)
 			dd::refuse(ENOSPC,

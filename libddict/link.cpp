@@ -272,7 +272,9 @@ ch::message connection::claim(unsigned m, link &l, std::size_t len, const outgoi
 {
 	for (int tries = 0;; tries++) {
 		try {
-			return l.requests.claim(len, nanoseconds(tries == 0 ? CH_TRY : std::min(patience, slice_until(out.until))));
+			return l.requests.claim(len,
+						nanoseconds(tries == 0 ? CH_TRY
+								       : std::min(patience, slice_until(out.until))));
 		} catch (const error &e) {
 			const int errnum = e.code().value();
 

@@ -5,6 +5,7 @@ lib_LTLIBRARIES += libddict.la
 libddict_la_SOURCES = \
 	libddict/async.cpp \
 	libddict/batch.cpp \
+	libddict/cabi.cpp libddict/cabi.hpp libddict/cabi_keys.cpp \
 	libddict/cache.cpp \
 	libddict/calls.cpp \
 	libddict/checkpoint.cpp \

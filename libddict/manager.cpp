@@ -30,7 +30,8 @@ ch_segment *attach_segment(const descriptor &d)
 
 manager::manager(const manager_arg &arg)
     : requests_(ch::channel::attach(from_bytes(arg.requests))), control_(memory_pool::attach(from_bytes(arg.control))),
-      seg_(attach_segment(from_bytes(arg.requests))), store_(ch_channel_get_pool(requests_.get())), index_(arg.index), rules_(arg.rules)
+      seg_(attach_segment(from_bytes(arg.requests))), store_(ch_channel_get_pool(requests_.get())), index_(arg.index),
+      rules_(arg.rules)
 {
 	if (rules_.when_full == static_cast<std::uint32_t>(ddict_full::evict))
 		store_.keep_order_of_use();
@@ -64,7 +65,8 @@ void manager::serve()
 
 	for (;;) {
 		const bool has_dates = !parked_.empty() || store_.next_expiry();
-		const ssize_t n = ch_channel_recv(requests_.get(), buf, sizeof(buf), has_dates ? patience() : CH_FOREVER);
+		const ssize_t n =
+			ch_channel_recv(requests_.get(), buf, sizeof(buf), has_dates ? patience() : CH_FOREVER);
 
 		if (has_dates)
 			store_.expire(monotonic_ns());

@@ -122,8 +122,8 @@ private:
 	manager_rules rules_;
 	bool is_frozen_ = false;
 
-	std::uint64_t newest_ = 0;                                   // checkpoint of the working set
-	std::map<std::uint64_t, std::set<std::uint64_t>> writers_;   // clients that wrote at each
+	std::uint64_t newest_ = 0;                                        // checkpoint of the working set
+	std::map<std::uint64_t, std::set<std::uint64_t>> writers_;        // clients that wrote at each
 	std::uint64_t unchecked_ = 0, unchecked_for_ = ~std::uint64_t{0}; // see keys_are_complete
 
 	std::list<parked> parked_;

@@ -220,7 +220,9 @@ void manager::clear(const call &c)
 	} else {
 		for (std::uint64_t at = 0; const entry *e = store_.next(at);)
 			if (store::seen(*e, c.head.at))
-				if (const int err = store_.erase(std::vector<std::byte>(e->key().begin(), e->key().end()), c.head.at);
+				if (const int err =
+					    store_.erase(std::vector<std::byte>(e->key().begin(), e->key().end()),
+							 c.head.at);
 				    err < 0)
 					return answer(c, err);
 	}

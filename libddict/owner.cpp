@@ -31,8 +31,12 @@ manager_rules rules_of(const ddict_options &o)
 		refuse(EINVAL, "ddict: a working set has at most 65536 checkpoints");
 	if ((o.wait_for_keys || o.wait_for_writers) && o.working_set < 2)
 		refuse(EINVAL, "ddict: wait_for_keys and wait_for_writers need a working set of 2 checkpoints or more");
-	return {std::max<std::uint64_t>(o.working_set, 1), static_cast<std::uint32_t>(o.when_full), o.wait_for_keys,
-		o.wait_for_writers, o.read_only, 0};
+	return {std::max<std::uint64_t>(o.working_set, 1),
+		static_cast<std::uint32_t>(o.when_full),
+		o.wait_for_keys,
+		o.wait_for_writers,
+		o.read_only,
+		0};
 }
 
 } // namespace

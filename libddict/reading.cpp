@@ -20,8 +20,8 @@ void manager::send_value(const call &c, const version &v)
 
 	c.from->pins.emplace(pin, v.storage);
 	answer(*c.from,
-	       {c.head.id, 0, static_cast<std::uint32_t>(form::pinned), pin,
-		static_cast<std::uint64_t>(v.value - base), v.vlen},
+	       {c.head.id, 0, static_cast<std::uint32_t>(form::pinned), pin, static_cast<std::uint64_t>(v.value - base),
+		v.vlen},
 	       {});
 }
 
@@ -71,8 +71,7 @@ manager::outcome manager::wait_for(const call &c)
 	const version *v = store_.find(c.key, c.head.at);
 
 	if (!v || (!(c.head.flags & wait_any) &&
-		   (v->vlen != c.value.size() ||
-		    (v->vlen && std::memcmp(v->value, c.value.data(), v->vlen) != 0))))
+		   (v->vlen != c.value.size() || (v->vlen && std::memcmp(v->value, c.value.data(), v->vlen) != 0))))
 		return outcome::on_key;
 	answer(c, 0);
 	return outcome::answered;
@@ -186,10 +185,10 @@ void manager::get_many(const call &c)
 			if (p.size() + sizeof(klen) + (fits ? v->vlen : 0) > limit)
 				break;
 			// One that is waited for is asked for by itself, as a large one is.
-			p.u32(has_to_wait	    ? len_large
-			      : !v	    ? len_missing
-			      : fits ? static_cast<std::uint32_t>(v->vlen)
-				     : len_large);
+			p.u32(has_to_wait ? len_large
+			      : !v        ? len_missing
+			      : fits      ? static_cast<std::uint32_t>(v->vlen)
+					  : len_large);
 			if (fits)
 				p.raw(v->value, v->vlen);
 		}

@@ -8,10 +8,30 @@ using dd::op;
 
 static const char *name_of(unsigned what)
 {
-	static const char *const names[] = {"",	    "hello",	"bye",	    "put",	 "get",	     "erase",	 "contains",
-					    "pop",	    "fetch_add", "append",   "compare_and_set", "wait_for", "size", "clear",
-					    "scan",	    "release",	"put_many", "get_many",	 "reap",     "make_room", "freeze",
-					    "is_frozen", "checkpoints", "stats"};
+	static const char *const names[] = {"",
+					    "hello",
+					    "bye",
+					    "put",
+					    "get",
+					    "erase",
+					    "contains",
+					    "pop",
+					    "fetch_add",
+					    "append",
+					    "compare_and_set",
+					    "wait_for",
+					    "size",
+					    "clear",
+					    "scan",
+					    "release",
+					    "put_many",
+					    "get_many",
+					    "reap",
+					    "make_room",
+					    "freeze",
+					    "is_frozen",
+					    "checkpoints",
+					    "stats"};
 	static_assert(sizeof(names) / sizeof(*names) == static_cast<std::size_t>(op::last_op));
 
 	return names[what];
@@ -36,7 +56,7 @@ static std::uint64_t quantile(const dd::op_stats &s, double share)
 
 static ddict_stats readable(const dd::manager_stats &m)
 {
-	ddict_stats s{m.memory,	 m.used,    m.largest, m.keys,	 m.clients, m.pinned,
+	ddict_stats s{m.memory,  m.used,    m.largest, m.keys,   m.clients, m.pinned,
 		      m.waiting, m.evicted, m.expired, m.oldest, m.newest,  {}};
 
 	for (unsigned o = 1; o < static_cast<unsigned>(op::last_op); o++)

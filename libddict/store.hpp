@@ -132,7 +132,8 @@ private:
 	index index_;
 	std::deque<entry> slots_;
 	std::vector<std::uint32_t> free_;
-	std::vector<std::uint32_t> layered_; // slots with older versions or a deletion that a checkpoint still has to see
+	std::vector<std::uint32_t>
+		layered_; // slots with older versions or a deletion that a checkpoint still has to see
 	std::priority_queue<expiry> expiries_; // of entries whose expires is still that
 	std::size_t live_ = 0;
 	std::uint64_t oldest_ = 0;

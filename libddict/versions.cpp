@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// versions.cpp - the other half of a store: versions of a key and the checkpoints that see them, expiry, and the order of
-// use.
+// versions.cpp - the other half of a store: versions of a key and the checkpoints that see them, expiry, and the order
+// of use.
 #include "store.hpp"
 #include <algorithm>
 

@@ -70,7 +70,8 @@ void manager::try_parked()
 		for (parked &p : all) {
 			const bool is_late = p.until >= 0 && p.until <= now;
 
-			if (!is_late && !p.is_for_any && std::find(written.begin(), written.end(), p.key) == written.end()) {
+			if (!is_late && !p.is_for_any &&
+			    std::find(written.begin(), written.end(), p.key) == written.end()) {
 				parked_.push_back(std::move(p));
 				continue;
 			}

@@ -24,23 +24,24 @@ enum class op : std::uint32_t {
 	get,       // flags: get_...
 	erase,
 	contains,
-	pop, // as get, and erases
-	fetch_add, // arg: delta's bits, flags: kind of number; reply arg: the old value's bits
-	append,    // reply arg: the new length
-	compare_and_set, // value: the new one and behind it the expected one, which has arg bytes; -EAGAIN: another is there
+	pop,             // as get, and erases
+	fetch_add,       // arg: delta's bits, flags: kind of number; reply arg: the old value's bits
+	append,          // reply arg: the new length
+	compare_and_set, // value: the new one and behind it the expected one, which has arg bytes; -EAGAIN: another is
+			 // there
 	wait_for,        // flags: wait_any or 0; value: what to wait for
-	size,      // reply arg: keys
-	clear,     // reply arg: keys erased
-	scan,      // key: prefix, arg: where to go on, flags: scan_values or 0; reply arg: where to go on, or scan_end
-	release,   // arg: pin; no reply if its flag is set
-	put_many,  // value: records, flags and arg as put; reply arg: how many were done
-	get_many,  // value: records; reply arg: how many were answered
-	reap,      // look for clients that died, now
-	make_room, // arg: bytes; evicts until a value of so many can be had, or -ENOSPC
+	size,            // reply arg: keys
+	clear,           // reply arg: keys erased
+	scan,       // key: prefix, arg: where to go on, flags: scan_values or 0; reply arg: where to go on, or scan_end
+	release,    // arg: pin; no reply if its flag is set
+	put_many,   // value: records, flags and arg as put; reply arg: how many were done
+	get_many,   // value: records; reply arg: how many were answered
+	reap,       // look for clients that died, now
+	make_room,  // arg: bytes; evicts until a value of so many can be had, or -ENOSPC
 	set_frozen, // arg: 1 or 0; reply arg: what it was
 	is_frozen,  // reply arg
 	checkpoints, // reply arg: the newest, off: the oldest of the working set
-	stats,      // reply: struct manager_stats
+	stats,       // reply: struct manager_stats
 	last_op
 };
 
@@ -61,8 +62,9 @@ struct request {
 	std::uint64_t arg;
 	std::uint32_t voff; // where in the message the value begins
 	std::uint32_t flags;
-	std::uint64_t at;   // checkpoint
-	std::int64_t until; // CLOCK_MONOTONIC, ns: a call that has to wait is answered with -ETIMEDOUT then; negative: never
+	std::uint64_t at; // checkpoint
+	std::int64_t
+		until; // CLOCK_MONOTONIC, ns: a call that has to wait is answered with -ETIMEDOUT then; negative: never
 	std::uint64_t peer; // who began the call: 0 is the client itself
 };
 
@@ -110,7 +112,7 @@ struct manager_stats {
 };
 
 inline constexpr std::uint32_t wire_version = 2;
-inline constexpr std::uint32_t inline_max = 512;   // of request and reply channels
+inline constexpr std::uint32_t inline_max = 512;                            // of request and reply channels
 inline constexpr std::size_t inline_value_max = inline_max - sizeof(reply); // that a reply carries
 inline constexpr std::size_t page_max = 16 * 1024; // a batch or a page, when there is memory for it
 inline constexpr std::size_t key_max = 64 * 1024;  // bytes of a key

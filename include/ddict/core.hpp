@@ -32,7 +32,7 @@ struct ddict_options {
 	std::uint64_t working_set = 1; // checkpoints that are held at a time, 1...65536
 	bool wait_for_keys = false;    // see "Checkpoints" in libddict(7); both need a working set of 2 or more
 	bool wait_for_writers = false;
-	bool read_only = false; // nobody may write
+	bool read_only = false;        // nobody may write
 	nanoseconds timeout = forever; // of every call through the handle that created it, and its copies
 };
 
@@ -139,8 +139,8 @@ public:
 	explicit operator bool() const noexcept { return p_ != nullptr; }
 	// Whether done() would not wait.
 	bool is_ready() const;
-	// Waits for the answer. False if there was no such key, or another value than was expected; throws what the call
-	// would have thrown.
+	// Waits for the answer. False if there was no such key, or another value than was expected; throws what the
+	// call would have thrown.
 	bool done();
 	std::uint64_t number() { return done(), arg(); } // what fetch_add and append answer
 	// The value that get and pop answer. False if there was none.
@@ -248,8 +248,8 @@ public:
 	void get_many(std::span<const bytes> keys,
 		      ddict_detail::function_ref<void(std::size_t, const bytes *)> sink) const;
 
-	// A value that is written in pieces, of a length that nobody knows before. Nobody sees it before commit(); without
-	// that it is gone.
+	// A value that is written in pieces, of a length that nobody knows before. Nobody sees it before commit();
+	// without that it is gone.
 	class CH_API writer {
 	public:
 		writer(const ddict_core &d, bytes key, std::size_t expected_len = 0);
@@ -275,8 +275,8 @@ public:
 		bool next(); // false at the end
 		bytes key() const noexcept;
 		bytes value() const noexcept;
-		// Where a new cursor goes on behind this one's last page: keys of that page may be met again, none is left
-		// out.
+		// Where a new cursor goes on behind this one's last page: keys of that page may be met again, none is
+		// left out.
 		ddict_position position() const noexcept;
 
 	private:

@@ -142,7 +142,8 @@ public:
 	unsigned which_manager(const K &key) const { return core_.which_manager(encoded(key)); }
 	void destroy() noexcept { core_.destroy(); }
 
-	// The same dictionary, through a handle whose calls end after a time (ETIMEDOUT), or that asks one manager only.
+	// The same dictionary, through a handle whose calls end after a time (ETIMEDOUT), or that asks one manager
+	// only.
 	ddict within(nanoseconds timeout) const { return ddict(core_.within(timeout)); }
 	ddict manager(unsigned m) const { return ddict(core_.directed(m)); }
 
@@ -178,8 +179,7 @@ public:
 	// The value where it lies, as bytes.
 	std::optional<ddict_view> view(const K &key) const { return core_.view(encoded(key)); }
 	// Puts more behind the string there; its new length.
-	std::size_t append(const K &key, std::string_view more) const
-		requires(std::is_same_v<V, std::string>)
+	std::size_t append(const K &key, std::string_view more) const requires(std::is_same_v<V, std::string>)
 	{
 		return core_.append(encoded(key), std::as_bytes(std::span(more.data(), more.size())));
 	}
@@ -223,7 +223,10 @@ public:
 	{
 		return ddict_future<bool>(core_.start_contains(encoded(key)));
 	}
-	ddict_future<bool> erase_async(const K &key) const { return ddict_future<bool>(core_.start_erase(encoded(key))); }
+	ddict_future<bool> erase_async(const K &key) const
+	{
+		return ddict_future<bool>(core_.start_erase(encoded(key)));
+	}
 	ddict_future<bool> put_if_absent_async(const K &key, const V &value, const ddict_put &how = {}) const
 	{
 		const writing w(value);
@@ -429,7 +432,10 @@ public:
 		using reference = const value_type &;
 
 		iterator() = default;
-		explicit iterator(const ddict_core &core) : w_(std::make_shared<walk<part::pairs>>(core)), at_(w_->begin()) {}
+		explicit iterator(const ddict_core &core)
+		    : w_(std::make_shared<walk<part::pairs>>(core)), at_(w_->begin())
+		{
+		}
 		reference operator*() const { return *at_; }
 		pointer operator->() const { return &*at_; }
 		iterator &operator++()

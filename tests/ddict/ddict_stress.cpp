@@ -91,7 +91,8 @@ int main(int argc, char **argv)
 	threads.clear();
 	if (wrong || numbers.get("sum") != sum) {
 		std::fprintf(stderr, "%u wrong values; sum %llu, should be %llu\n", wrong.load(),
-			     static_cast<unsigned long long>(numbers.get("sum")), static_cast<unsigned long long>(sum.load()));
+			     static_cast<unsigned long long>(numbers.get("sum")),
+			     static_cast<unsigned long long>(sum.load()));
 		return 1;
 	}
 	return 0;

@@ -48,7 +48,8 @@ struct raw_client {
 
 		memcpy(body.channel, replies.descr().bytes, sizeof(body.channel));
 		body.peer = ch_peer_self().id;
-		send({static_cast<std::uint32_t>(op::hello), 0, 0, 77, 0, sizeof(request), 0, 0, -1, 0}, &body, sizeof(body));
+		send({static_cast<std::uint32_t>(op::hello), 0, 0, 77, 0, sizeof(request), 0, 0, -1, 0}, &body,
+		     sizeof(body));
 		const reply r = answer();
 		cr_assert_eq(r.id, 77u);
 		cr_assert_neq(r.arg, 0u);

@@ -10,6 +10,7 @@ tests_ddict_ddict_stress_LDADD   = libddict.la libchannels.la
 
 if HAVE_CRITERION
 check_PROGRAMS += \
+	tests/ddict/c_test \
 	tests/ddict/clients_test \
 	tests/ddict/death_test \
 	tests/ddict/full_test \
@@ -19,6 +20,9 @@ check_PROGRAMS += \
 	tests/ddict/ops_test \
 	tests/ddict/parts_test
 endif
+tests_ddict_c_test_SOURCES         = tests/ddict/c_test.c
+tests_ddict_c_test_CPPFLAGS        = $(DDICT_TEST_CPPFLAGS)
+tests_ddict_c_test_LDADD           = $(DDICT_TEST_LDADD)
 tests_ddict_clients_test_SOURCES   = tests/ddict/clients_test.cpp
 tests_ddict_clients_test_CPPFLAGS  = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_clients_test_LDADD     = $(DDICT_TEST_LDADD)

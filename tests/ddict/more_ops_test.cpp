@@ -397,7 +397,8 @@ Test(ddict_more, a_value_is_written_in_pieces)
 		ch::ddict_core::writer w(d.core(), key, expected);
 
 		for (std::size_t at = 0; at < all.size(); at += 70000)
-			w.write(std::as_bytes(std::span(all).subspan(at, std::min<std::size_t>(70000, all.size() - at))));
+			w.write(std::as_bytes(
+				std::span(all).subspan(at, std::min<std::size_t>(70000, all.size() - at))));
 		cr_assert_eq(w.size(), all.size());
 		cr_assert_not(d.contains(k));
 		w.commit();

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+// cabi.cpp - the C functions of ddict.h over ddict_core: exceptions become codes, and their texts ch_ddict_errmsg.
+#include "cabi.hpp"
+#include <cerrno>
+
+namespace ch::dd {
+
+// Of this thread. A fixed buffer: there is nothing to free when the thread ends.
+static thread_local char message[512];
+
+int failed(int errnum, const char *why) noexcept
+{
+	std::snprintf(message, sizeof(message), "%s", why);
+	return -errnum;
+}
+
+ddict_put put_of(const ch_ddict_put_attr *attr)
+{
+	if (!attr)
+		return {};
+	if (attr->size < sizeof(*attr))
+		refuse(EINVAL, "ddict: struct ch_ddict_put_attr: its size is not set");
+	return {.ttl = nanoseconds(attr->ttl_ns), .persistent = attr->is_persistent != 0};
+}
+
+// The fields that a caller with an older header does not know are their defaults.
+static ddict_options options_of(const ch_ddict_attr *attr)
+{
+	ch_ddict_attr a = CH_DDICT_ATTR_INIT;
+	ddict_options o;
+
+	if (attr) {
+		if (attr->size < offsetof(ch_ddict_attr, managers) + sizeof(attr->managers))
+			refuse(EINVAL, "ddict: struct ch_ddict_attr: its size is not set");
+		for (std::size_t i = sizeof(a); i < attr->size; i++)
+			if (reinterpret_cast<const unsigned char *>(attr)[i])
+				refuse(E2BIG, "ddict: struct ch_ddict_attr has fields that this library does not know");
+		std::memcpy(&a, attr, std::min<std::size_t>(attr->size, sizeof(a)));
+	}
+	if (a.when_full > CH_DDICT_EVICT || a.reserved ||
+	    (a.flags & ~(CH_DDICT_WAIT_FOR_KEYS | CH_DDICT_WAIT_FOR_WRITERS | CH_DDICT_READ_ONLY)))
+		refuse(EINVAL, "ddict: struct ch_ddict_attr has values that mean nothing");
+	o.managers = a.managers;
+	o.memory = a.memory;
+	o.name = a.name ? a.name : "";
+	o.max_clients = a.max_clients;
+	o.when_full = static_cast<ddict_full>(a.when_full);
+	o.working_set = a.working_set;
+	o.wait_for_keys = a.flags & CH_DDICT_WAIT_FOR_KEYS;
+	o.wait_for_writers = a.flags & CH_DDICT_WAIT_FOR_WRITERS;
+	o.read_only = a.flags & CH_DDICT_READ_ONLY;
+	return o;
+}
+
+} // namespace ch::dd
+
+using namespace ch::dd;
+using ch::ddict_core;
+
+const char *ch_ddict_errmsg(void)
+{
+	return message;
+}
+
+int ch_ddict_create(const ch_ddict_attr *attr, ch_ddict **out_dict)
+{
+	return guarded(out_dict, [&] {
+		*out_dict = new ch_ddict{ddict_core::create(options_of(attr))};
+		return 0;
+	});
+}
+
+int ch_ddict_attach(const ch_descr *descr, ch_ddict **out_dict)
+{
+	return guarded(descr && out_dict, [&] {
+		ch::descriptor d{};
+
+		std::memcpy(d.bytes, descr->bytes, sizeof(d.bytes));
+		*out_dict = new ch_ddict{ddict_core::attach(d)};
+		return 0;
+	});
+}
+
+int ch_ddict_attach_name(const char *name, ch_ddict **out_dict)
+{
+	return guarded(name && out_dict, [&] {
+		*out_dict = new ch_ddict{ddict_core::attach(std::string(name))};
+		return 0;
+	});
+}
+
+int ch_ddict_copy(const ch_ddict *dict, ch_ddict **out_dict)
+{
+	return guarded(dict && out_dict, [&] {
+		*out_dict = new ch_ddict{dict->core};
+		return 0;
+	});
+}
+
+void ch_ddict_detach(ch_ddict *dict)
+{
+	delete dict;
+}
+
+void ch_ddict_destroy(ch_ddict *dict)
+{
+	if (dict)
+		dict->core.destroy();
+	delete dict;
+}
+
+int ch_ddict_get_descr(const ch_ddict *dict, ch_descr *out_descr)
+{
+	return guarded(dict && out_descr, [&] {
+		*out_descr = dict->core.descr();
+		return 0;
+	});
+}
+
+int ch_ddict_count_managers(const ch_ddict *dict)
+{
+	return guarded(dict, [&] { return static_cast<int>(dict->core.managers()); });
+}
+
+int ch_ddict_which_manager(const ch_ddict *dict, const void *key, size_t klen)
+{
+	return guarded(dict, [&] { return static_cast<int>(dict->core.which_manager(span(key, klen))); });
+}
+
+int ch_ddict_set_timeout(ch_ddict *dict, int64_t timeout_ns)
+{
+	return guarded(dict, [&] {
+		dict->core = dict->core.within(ch::nanoseconds(timeout_ns));
+		return 0;
+	});
+}
+
+int ch_ddict_set_manager(ch_ddict *dict, int manager)
+{
+	return guarded(dict, [&] {
+		dict->core =
+			manager < 0 ? dict->core.undirected() : dict->core.directed(static_cast<unsigned>(manager));
+		return 0;
+	});
+}
+
+int64_t ch_ddict_checkpoint(ch_ddict *dict)
+{
+	return guarded(dict, [&] { return static_cast<int64_t>(dict->core.checkpoint()); });
+}
+
+int64_t ch_ddict_rollback(ch_ddict *dict)
+{
+	return guarded(dict, [&] { return static_cast<int64_t>(dict->core.rollback()); });
+}
+
+int64_t ch_ddict_sync_to_newest_checkpoint(ch_ddict *dict)
+{
+	return guarded(dict, [&] { return static_cast<int64_t>(dict->core.sync_to_newest_checkpoint()); });
+}
+
+int64_t ch_ddict_get_checkpoint(const ch_ddict *dict)
+{
+	return guarded(dict, [&] { return static_cast<int64_t>(dict->core.checkpoint_id()); });
+}
+
+int ch_ddict_set_checkpoint(ch_ddict *dict, int64_t id)
+{
+	return guarded(dict && id >= 0, [&] {
+		dict->core.set_checkpoint(static_cast<std::uint64_t>(id));
+		return 0;
+	});
+}
+
+int64_t ch_ddict_size(ch_ddict *dict)
+{
+	return guarded(dict, [&] { return static_cast<int64_t>(dict->core.size()); });
+}
+
+int64_t ch_ddict_clear(ch_ddict *dict)
+{
+	return guarded(dict, [&] { return static_cast<int64_t>(dict->core.clear()); });
+}
+
+int ch_ddict_freeze(ch_ddict *dict)
+{
+	return guarded(dict, [&] { return static_cast<int>(dict->core.freeze(true)); });
+}
+
+int ch_ddict_unfreeze(ch_ddict *dict)
+{
+	return guarded(dict, [&] { return static_cast<int>(dict->core.freeze(false)); });
+}
+
+int ch_ddict_is_frozen(ch_ddict *dict)
+{
+	return guarded(dict, [&] { return static_cast<int>(dict->core.is_frozen()); });
+}
+
+int ch_ddict_get_stats(ch_ddict *dict, int manager, ch_ddict_stats *out_stats)
+{
+	return guarded(dict && manager >= 0 && out_stats, [&] {
+		const ch::ddict_stats s = dict->core.directed(static_cast<unsigned>(manager)).stats().at(0);
+
+		*out_stats = {s.memory,  s.used,    s.largest, s.keys,   s.clients, s.pinned,
+			      s.waiting, s.evicted, s.expired, s.oldest, s.newest};
+		return 0;
+	});
+}
