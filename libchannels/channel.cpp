@@ -3,6 +3,8 @@
 #include "config.h"
 #include "channel.h"
 #include "wait.h"
+#include "watch.h"
+#include <channels/pollset.h>
 #include <cerrno>
 
 namespace ch::core {
@@ -11,6 +13,7 @@ static constexpr u32 DEFAULT_CAPACITY = 1024;
 static constexpr u32 DEFAULT_INLINE = 48;
 static constexpr u32 MAX_CAPACITY = 1u << 20;
 static constexpr u32 MAX_INLINE = 4032;
+static constexpr u32 DEFAULT_WATCHERS = 8;
 
 // ---- the kind
 
@@ -23,21 +26,25 @@ static bool is_sound(u8 *at, u64 len, u32 max_peers) noexcept
 
 static bool open(ch_object *o) noexcept
 {
-	return ring_open(static_cast<ch_channel *>(o)->r, o->block.addr, o->block.len, o->pool->seg->max_peers);
+	ring &r = static_cast<ch_channel *>(o)->r;
+
+	r.o = o;
+	return ring_open(r, o->block.addr, o->block.len, o->pool->seg->max_peers);
 }
 
-static void wake(u8 *at, u64, u32) noexcept
+static void wake(ch_segment *seg, u32 as, const block_place &b) noexcept
 {
-	channel_header *h = reinterpret_cast<channel_header *>(at);
+	channel_header *h = reinterpret_cast<channel_header *>(b.addr);
 
 	event_wake(h->not_empty, EVERYBODY);
 	event_wake(h->not_full, EVERYBODY);
+	watch_tell_all(seg, as, b);
 }
 
-static void end(u8 *at, u64 len, u32 max_peers) noexcept
+static void end(ch_segment *seg, u32 as, const block_place &b) noexcept
 {
-	reinterpret_cast<channel_header *>(at)->state.fetch_or(CHANNEL_DESTROYED, acq_rel);
-	wake(at, len, max_peers);
+	reinterpret_cast<channel_header *>(b.addr)->state.fetch_or(CHANNEL_DESTROYED, acq_rel);
+	wake(seg, as, b);
 }
 
 static void sweep(ch_segment *seg, const block_place &b, u32 dead) noexcept
@@ -46,6 +53,7 @@ static void sweep(ch_segment *seg, const block_place &b, u32 dead) noexcept
 
 	if (ring_open(r, b.addr, b.len, seg->max_peers))
 		ring_sweep(r, seg->pool.map, dead);
+	watch_sweep(watch_table_of(b), dead);
 }
 
 static void leave(ch_object *o, u32 me) noexcept
@@ -61,6 +69,41 @@ static void drain(ch_segment *seg, const block_place &b, u32 me) noexcept
 		ring_drain(r, seg->pool.map, me);
 }
 
+// ---- as a member of poll sets
+
+static u32 poll_events(const ch_object *o, polled out[MAX_POLLED]) noexcept
+{
+	channel_header *h = static_cast<const ch_channel *>(o)->r.h;
+
+	out[0] = {&h->not_empty, CH_POLL_IN | CH_POLL_FULL};
+	out[1] = {&h->not_full, CH_POLL_OUT | CH_POLL_EMPTY};
+	return 2;
+}
+
+static u32 poll_look(ch_object *o, u32 mask) noexcept
+{
+	const ring &r = static_cast<ch_channel *>(o)->r;
+	const u64 state = r.h->state.load(relaxed); // who sets a flag tells us afterwards
+	u32 is = 0;
+
+	if (state & CHANNEL_DESTROYED)
+		return CH_POLL_CLOSED | CH_POLL_DESTROYED;
+	if (mask & (CH_POLL_IN | CH_POLL_EMPTY))
+		is |= ring_has_message(r) ? CH_POLL_IN : CH_POLL_EMPTY;
+	if (state & CHANNEL_CLOSING)
+		return (is & mask) | CH_POLL_CLOSED;
+	if (mask & (CH_POLL_OUT | CH_POLL_FULL))
+		is |= ring_has_room(r) ? CH_POLL_OUT : CH_POLL_FULL;
+	return is & mask;
+}
+
+static void poll_detach(ch_object *o) noexcept
+{
+	ch_channel_detach(static_cast<ch_channel *>(o));
+}
+
+static const poll_ops channel_poll = {.events = poll_events, .look = poll_look, .detach = poll_detach};
+
 const object_kind channel_kind = {
 	.id = CH_DESCR_CHANNEL,
 	.name = "channel",
@@ -72,6 +115,7 @@ const object_kind channel_kind = {
 	.sweep = sweep,
 	.leave = leave,
 	.drain = drain,
+	.poll = &channel_poll,
 };
 
 // ---- create
@@ -86,9 +130,13 @@ static int read_channel_attr(const ch_channel_attr *attr, ch_channel_attr &a) no
 		a.capacity = DEFAULT_CAPACITY;
 	if (a.inline_max == 0)
 		a.inline_max = DEFAULT_INLINE;
+	if (a.max_watchers == 0)
+		a.max_watchers = DEFAULT_WATCHERS;
+	if (a.max_watchers > MAX_WATCHES)
+		return fail(-EINVAL, "channel: max_watchers %u is over %u", a.max_watchers, MAX_WATCHES);
 	if (a.capacity > MAX_CAPACITY)
 		return fail(-EINVAL, "channel: capacity %u is over %u", a.capacity, MAX_CAPACITY);
-	if ((a.flags & ~CH_CHANNEL_ENDS_WITH_CREATOR) || a.reserved)
+	if (a.flags & ~CH_CHANNEL_ENDS_WITH_CREATOR)
 		return fail(-EINVAL, "channel: unknown flags %#x", a.flags);
 	if (a.inline_max < 8 || a.inline_max > MAX_INLINE)
 		return fail(-EINVAL, "channel: inline_max %u is not in 8...%u", a.inline_max, MAX_INLINE);
@@ -116,10 +164,12 @@ int ch_channel_create(struct ch_pool *pool, const struct ch_channel_attr *attr, 
 	const u32 lg = lg_of(a.capacity), stride = static_cast<u32>(round_up(SLOT_HEAD + a.inline_max, LINE));
 	return object_create(
 		pool, channel_kind, a.flags & CH_CHANNEL_ENDS_WITH_CREATOR, out_ch,
-		[=](u32 max_peers) { return ring_bytes(lg, stride, max_peers); },
+		[=](u32 max_peers) { return ring_bytes(lg, stride, max_peers) + watch_bytes(a.max_watchers); },
 		[=](ch_channel &ch) {
+			ch.r.o = &ch;
 			ch.spin_ns.store(a.spin_ns, relaxed); // not given out yet
 			ring_format(ch.r, ch.block.addr, lg, stride, ch.pool->seg->max_peers);
+			ch.r.h->object.nr_watches = a.max_watchers;
 		});
 }
 
@@ -155,8 +205,7 @@ int ch_channel_close(struct ch_channel *ch)
 	if (rc < 0)
 		return rc;
 	ch->r.h->state.fetch_or(CHANNEL_CLOSING, acq_rel);
-	event_wake(ch->r.h->not_empty, EVERYBODY);
-	event_wake(ch->r.h->not_full, EVERYBODY);
+	wake(ch->pool->seg, static_cast<u32>(channel_me(ch)), ch->block);
 	return 0;
 }
 

@@ -19,6 +19,8 @@ namespace ch::core {
 	X(peer_claimed) X(peer_announced) X(peer_leaving)                                                            \
 	X(object_made) X(object_hazard) X(object_attached) X(object_dying) X(object_detached)                   \
 	X(object_finishing)                                                                                         \
+	X(watch_claimed) X(watch_armed) X(watch_disarmed) X(watch_marked) X(mark_leaf) X(mark_top)                  \
+	X(pollset_added) X(pollset_removing)                                                                        \
 	X(sweep_elected) X(sweep_tombed) X(sweep_block_given_back) X(sweep_recov_marked) X(sweep_recov_announced)    \
 	X(sweep_recov_offered) X(sweep_rings_done) X(sweep_block_done) X(sweep_woken) X(sweep_slot_freed)
 

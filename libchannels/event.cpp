@@ -28,21 +28,42 @@ void event_process_init() noexcept
 	event_always_fence = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) != 0;
 }
 
-registration event_register(event &e) noexcept
+static registration enter(event &e, u64 flag) noexcept
 {
 	u64 old = e.v.load(relaxed), mine;
 
 	do // [E4] pairs with [E3]: acquires what a notifier did before its own change of this word
-		mine = (old + EVENT_STAMP) | EVENT_ARMED;
+		mine = (old + EVENT_STAMP) | flag;
 	while (!e.v.compare_exchange_weak(old, mine, acq_rel, relaxed));
 	CH_CRASH_POINT(event_registered);
-	if (old & EVENT_SLEEPY)
+	return {mine, (old & EVENT_SLEEPY) != 0};
+}
+
+registration event_poll(event &e) noexcept
+{
+	return enter(e, EVENT_POLLED);
+}
+
+void event_barrier() noexcept
+{
+	timespec t{0, UNSURE_NS};
+
+	// [E1] pairs with [E2]: as in event_register.
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) != 0)
+		while (nanosleep(&t, &t) < 0 && errno == EINTR) // every store of before is visible by then
+			;
+}
+
+registration event_register(event &e) noexcept
+{
+	const auto [mine, is_sure] = enter(e, EVENT_ARMED);
+
+	if (is_sure)
 		return {mine, true};
 	// [E1] pairs with [E2]: from here on every notifier's load sees the registration.
 	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) != 0)
 		return {mine, false};
-	old = mine;
-	e.v.compare_exchange_strong(old, mine | EVENT_SLEEPY, relaxed, relaxed); // orders nothing: the barrier did
+	event_sure(e, mine);
 	return {mine, true};
 }
 
@@ -58,6 +79,38 @@ void event_wait(event &e, registration &r, i64 until_ns) noexcept
 	CH_CRASH_POINT(event_slept);
 	if (!r.is_sure && now_ns() >= soon) // every store of that time is visible by now
 		r.is_sure = e.v.compare_exchange_strong(mine, mine | EVENT_SLEEPY, relaxed, relaxed);
+}
+
+// As in <linux/futex.h> since 5.16.
+struct waitv {
+	u64 val, addr;
+	u32 flags, reserved;
+};
+static constexpr long SYS_WAITV = 449;
+static constexpr u32 WAITV_32 = 2;
+
+bool event_can_wait_any() noexcept
+{
+	return syscall(SYS_WAITV, nullptr, 0, 0, nullptr, CLOCK_MONOTONIC) < 0 && errno == EINVAL;
+}
+
+void event_wait_any(event *const *events, registration *regs, u32 nr, i64 until_ns) noexcept
+{
+	waitv v[MAX_EVENTS];
+	const i64 soon = now_ns() + UNSURE_NS;
+	i64 until = until_ns;
+
+	for (u32 i = 0; i < nr; i++) {
+		v[i] = {static_cast<u32>(regs[i].seen), reinterpret_cast<u64>(futex_of(*events[i])), WAITV_32, 0};
+		if (!regs[i].is_sure && until > soon)
+			until = soon;
+	}
+	const timespec t{static_cast<time_t>(until / 1000000000), static_cast<long>(until % 1000000000)};
+	syscall(SYS_WAITV, v, nr, 0, until == NEVER ? nullptr : &t, CLOCK_MONOTONIC);
+	CH_CRASH_POINT(event_slept);
+	for (u32 i = 0; i < nr; i++)
+		if (!regs[i].is_sure && now_ns() >= soon) // every store of that time is visible by now
+			event_sure(*events[i], regs[i].seen);
 }
 
 void event_wake(event &e, int count) noexcept

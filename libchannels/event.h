@@ -32,7 +32,7 @@ namespace ch::core {
 
 inline constexpr u64 EVENT_ARMED = u64{1} << 32;
 inline constexpr u64 EVENT_SLEEPY = u64{1} << 33;
-inline constexpr u64 EVENT_POLLED = u64{1} << 34; // a poll set wants to hear of it: never quiet
+inline constexpr u64 EVENT_POLLED = u64{1} << 34; // a poll set wants to hear of it (watch.h)
 inline constexpr u64 EVENT_STAMP = u64{1} << 35;
 inline constexpr u64 EVENT_LOUD = EVENT_ARMED | EVENT_SLEEPY | EVENT_POLLED;
 inline constexpr int EVERYBODY = INT_MAX;
@@ -48,6 +48,18 @@ void event_process_init() noexcept;
 registration event_register(event &e) noexcept;
 // Sleeps until a wake-up after the registration, or the absolute time until_ns. Spurious returns happen.
 void event_wait(event &e, registration &r, i64 until_ns) noexcept;
+// Sleeps on several at once.
+inline constexpr u32 MAX_EVENTS = 64;
+void event_wait_any(event *const *events, registration *regs, u32 nr, i64 until_ns) noexcept;
+bool event_can_wait_any() noexcept; // false: the kernel is older than 5.16, or forbids it
+// The registration of a poll set, which sleeps elsewhere: POLLED in the place of ARMED. The barrier is the caller's, one
+// for many events: between event_poll and its second look, if one of them was not sure.
+registration event_poll(event &e) noexcept;
+void event_barrier() noexcept; // or a short sleep, where there is no membarrier(2)
+inline void event_sure(event &e, u64 seen) noexcept // after the barrier
+{
+	e.v.compare_exchange_strong(seen, seen | EVENT_SLEEPY, relaxed, relaxed); // orders nothing: the barrier did
+}
 // Wakes count waiters, whatever the word says of them (sweepers, close, destroy: EVERYBODY).
 void event_wake(event &e, int count) noexcept;
 void event_notify_slow(event &e, int count) noexcept;

@@ -8,7 +8,8 @@
 //   segment:  header | peer slots | user bytes
 //   pool:     header | page words | block words | pages          (in the user bytes of a segment)
 //   object:   header | attached-peer bits | what its kind needs           (in one block of a pool)
-//   channel:  ... P words | Q words | slots
+//   channel:  ... P words | Q words | slots | watch words | watch references
+//   poll set: ... marks of members
 #pragma once
 #include "atomic.h"
 
@@ -123,11 +124,38 @@ struct object_header {
 	u32 kind; // enum ch_descr_kind
 	u32 max_peers;
 	u32 creator; // owner index with whose end the object ends, or NOBODY
-	u32 pad;
+	u32 nr_watches; // poll sets that may watch it: its block ends with a table of so many (watch.h)
 };
 static_assert(sizeof(object_header) == 24, "shared layout: bump LAYOUT_VERSION");
 
 constexpr u64 object_bits_bytes(u32 max_peers) noexcept { return round_up((u64{max_peers} + 1 + 63) / 64 * 8, LINE); }
+
+// ---- watchers and poll sets (watch.h)
+// Watch word: gen:22 (new at every claim), member:16, armed:8, owner:18. 0 owner: free. The owner claims, arms and frees
+// it; who tells its poll set takes armed off.
+struct watch_ref { // the block of the poll set; written by the owner before it arms
+	shared<u64> index;
+	shared<u64> tag;
+};
+
+// No descriptor names one.
+inline constexpr u32 POLL_SET_KIND = 128;
+inline constexpr u32 MAX_MEMBERS = 65536;
+
+/*
+ * word        written by                          read by          order
+ * ready       who told it of something; waiters   waiters          event.h
+ * top         fetch_or by tellers after the       waiters,         a bit of it says that one of 64 words below
+ *             words below, exchange by waiters    by exchange      has bits
+ */
+struct poll_set_header {
+	object_header object;
+	u32 nr_members;
+	u32 pad;
+	alignas(LINE) event ready;
+	shared<u64> top;
+};
+static_assert(offsetof(poll_set_header, ready) == 64 && sizeof(poll_set_header) == 128, "shared layout: bump LAYOUT_VERSION");
 
 // ---- channel
 // State word of a channel: flags, and above them a count that grows with every message left by a dead reader until

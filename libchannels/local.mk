@@ -38,7 +38,9 @@ libchannels_internal_la_SOURCES = \
 	libchannels/sweep.cpp \
 	libchannels/sweep.h \
 	libchannels/wait.cpp \
-	libchannels/wait.h
+	libchannels/wait.h \
+	libchannels/watch.cpp \
+	libchannels/watch.h
 libchannels_internal_la_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL) $(XXHASH_CFLAGS)
 libchannels_internal_la_CXXFLAGS = $(AM_CXXFLAGS) -fno-exceptions -fno-rtti
 libchannels_internal_la_LIBADD   = $(XXHASH_LIBS)

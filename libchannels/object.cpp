@@ -7,11 +7,12 @@
 #include "peer.h"
 #include "sweep.h"
 #include "wait.h"
+#include "watch.h"
 #include <cerrno>
 
 namespace ch::core {
 
-static const object_kind *const kinds[] = {&channel_kind};
+static const object_kind *const kinds[] = {&channel_kind, &poll_set_kind};
 
 const object_kind *object_kind_of(const ch_segment *seg, const block_place &b) noexcept
 {
@@ -204,21 +205,22 @@ void object_mark_destroyed(ch_object *o) noexcept
 	// Our bit keeps the memory while we mark it. seq_cst: see sweep.h.
 	o->block.word->compare_exchange_strong(w, block_word(o->tag, B_DYING, NOBODY), seq_cst, relaxed);
 	CH_CRASH_POINT(object_dying);
-	o->kind->end(o->block.addr, o->block.len, o->pool->seg->max_peers);
+	o->kind->end(o->pool->seg, o->me.load(relaxed), o->block); // ours
 }
 
 void pool_mark_destroyed(ch_segment *seg) noexcept
 {
 	if (pool_use(seg) < 0 || segment_join(seg) < 0)
 		return;
-	shared<u64> &hazard = seg->peers[seg->me.load(relaxed)].hazard[0]; // under the lock
+	const u32 me = seg->me.load(relaxed); // under the lock
+	shared<u64> &hazard = seg->peers[me].hazard[0];
 	seg->pool.hdr->state.store(POOL_DESTROYED, release);
 	for_each_block(seg->pool.map, [&](const block_place &b, u64 w) {
 		if (block_state_of(w) != B_OBJECT)
 			return;
 		const object_kind *k = hazard_set(hazard, b, block_tag(w), true) ? object_kind_of(seg, b) : nullptr;
 		if (k)
-			k->end(b.addr, b.len, seg->max_peers);
+			k->end(seg, me, b);
 		hazard_clear(seg, hazard, b);
 	});
 	event_wake(seg->pool.hdr->freed, EVERYBODY);

@@ -29,6 +29,21 @@ struct ch_object {
 
 namespace ch::core {
 
+// One of an object's event words, and the CH_POLL_... bits that may become true when it is notified.
+struct polled {
+	event *e;
+	u32 mask;
+};
+inline constexpr u32 MAX_POLLED = 3;
+
+// What poll sets need of a kind of object.
+struct poll_ops {
+	u32 (*events)(const ch_object *o, polled out[MAX_POLLED]) noexcept; // how many
+	// Which of these bits are true now, and CH_POLL_CLOSED and CH_POLL_DESTROYED in any case.
+	u32 (*look)(ch_object *o, u32 mask) noexcept;
+	void (*detach)(ch_object *o) noexcept;
+};
+
 /*
  * What a kind of object can do. The functions get an object that is_sound() found sound and that is kept from going;
  * they may be called twice for the same death. leave, sweep and drain may be NULL: nothing to do.
@@ -41,15 +56,16 @@ struct object_kind {
 	bool (*is_sound)(u8 *at, u64 len, u32 max_peers) noexcept;
 	// Fills what a handle knows of its object. False: damaged.
 	bool (*open)(ch_object *o) noexcept;
-	// Destroyed: says so to everybody, and wakes everybody.
-	void (*end)(u8 *at, u64 len, u32 max_peers) noexcept;
-	void (*wake)(u8 *at, u64 len, u32 max_peers) noexcept;
+	// Destroyed: says so to everybody, and wakes everybody. as: the peer whose hazards may be used (watch.h).
+	void (*end)(ch_segment *seg, u32 as, const block_place &b) noexcept;
+	void (*wake)(ch_segment *seg, u32 as, const block_place &b) noexcept;
 	// Gives back what a dead peer had claimed; by its elected sweeper only.
 	void (*sweep)(ch_segment *seg, const block_place &b, u32 dead) noexcept;
 	// The last handle of a living peer goes.
 	void (*leave)(ch_object *o, u32 me) noexcept;
 	// Frees what the object holds; by who has it as FINAL.
 	void (*drain)(ch_segment *seg, const block_place &b, u32 me) noexcept;
+	const poll_ops *poll; // NULL: cannot be a member of a poll set
 };
 
 extern const object_kind channel_kind;

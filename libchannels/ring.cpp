@@ -2,6 +2,8 @@
 // ring.cpp - the ring off the message path: geometry, closing, and what the dead leave behind.
 #include "config.h"
 #include "ring.h"
+#include "watch.h"
+#include <channels/pollset.h>
 
 namespace ch::core {
 
@@ -86,6 +88,43 @@ u64 ring_count(const ring &r) noexcept
 	return static_cast<u64>(n < 0 ? 0 : n > max ? max : n);
 }
 
+static u64 skip(const ring &r, u64 x, const shared<u64> &hint) noexcept;
+
+bool ring_has_message(const ring &r) noexcept
+{
+	u64 t = r.recv_at.load(relaxed), left; // private hint
+
+	if (r.h->state.load(relaxed) >= CHANNEL_RECOV && ring_find_recovered(r, left)) // who changes it wakes us
+		return true;
+	for (u64 guard = ring_guard(r); guard > 0; guard--) {
+		const u64 x = r.q[r.index(t)].load(acquire), w = r.of(t).w.load(acquire); // [C2], [A1] as for a receive
+		if (static_cast<i64>(ahead(x, t)) >= static_cast<i64>(TICKET))
+			t = skip(r, x, r.h->head);
+		else if (w == (t | S_TOMB)) // a receive skips it, and looks behind
+			t += TICKET;
+		else if (w == (t | S_FULL) || r.q[r.index(t)].load(acquire) == x) // [C2]
+			return w == (t | S_FULL);
+	}
+	return false;
+}
+
+bool ring_has_room(const ring &r) noexcept
+{
+	u64 t = r.send_at.load(relaxed); // private hint
+
+	for (u64 guard = ring_guard(r); guard > 0; guard--) {
+		const u64 x = r.p[r.index(t)].load(acquire), w = r.of(t).w.load(acquire); // [C2], [A2] as for a send
+		if (static_cast<i64>(ahead(x, t)) >= static_cast<i64>(TICKET)) {
+			if (claim_owner(x) == CLOSER)
+				return false;
+			t = skip(r, x, r.h->tail);
+		} else if (w == (t | S_EMPTY) || r.p[r.index(t)].load(acquire) == x) { // [C2]
+			return w == (t | S_EMPTY);
+		}
+	}
+	return false;
+}
+
 // The slot of t still belongs to the ticket one lap before: whose claim is it?
 static u32 reader_before(const ring &r, u64 t) noexcept
 {
@@ -157,6 +196,15 @@ static int seal(const ring &r, u64 t) noexcept
 	return word_ticket(x) == t + r.lap && claim_owner(x) == CLOSER ? -EPIPE : -EAGAIN; // it is still being written
 }
 
+// Poll sets look at the channel again when they are told, so what they are told may be too much, but never too little:
+// FULL by the send after which there is no room, EMPTY by the receive after which there is no message. Whoever commits
+// or delivers the neighbour's ticket later looks as well.
+static bool is_polled(const ring &r) noexcept
+{
+	// After a notification, which is a look that found the event quiet or a read-modify-write: see watch.h.
+	return r.o && ((r.h->not_empty.v.load(relaxed) | r.h->not_full.v.load(relaxed)) & EVENT_POLLED);
+}
+
 static int skip_tombstone(const ring &r, u32 me, u64 &t, u64 claim) noexcept
 {
 	const u64 i = r.index(t);
@@ -165,6 +213,8 @@ static int skip_tombstone(const ring &r, u32 me, u64 &t, u64 claim) noexcept
 		CH_CRASH_POINT(recv_tomb_skipping);
 		r.at(i).w.store((t + r.lap) | S_EMPTY, release); // [R2] pairs with [A2] in ring.h
 		event_notify(r.h->not_full, 1);
+		if (is_polled(r))
+			watch_tell(r.o, CH_POLL_OUT | CH_POLL_EMPTY, 0);
 		t += TICKET;
 	}
 	return RING_AGAIN;
@@ -197,8 +247,11 @@ i64 ring_sent(const ring &r, u64 t) noexcept
 {
 	event_notify(r.h->not_empty, 1);
 	CH_CRASH_POINT(send_notified);
-	if (!event_is_quiet(r.h->not_full) && ring_is_at(r, t + TICKET, S_EMPTY))
+	const bool is_room = ring_is_at(r, t + TICKET, S_EMPTY);
+	if (is_room && !event_is_quiet(r.h->not_full))
 		event_wake(r.h->not_full, 1); // pass the baton: the room is more than one message's
+	if (is_polled(r))
+		watch_tell(r.o, is_room ? CH_POLL_IN : CH_POLL_IN | CH_POLL_FULL, is_room ? CH_POLL_OUT : 0);
 	return 0;
 }
 
@@ -206,11 +259,14 @@ i64 ring_delivered(const ring &r, u64 t, i64 result) noexcept
 {
 	event_notify(r.h->not_full, 1);
 	CH_CRASH_POINT(recv_notified);
+	const bool is_more = ring_is_at(r, t + TICKET, S_FULL);
+	if (is_polled(r))
+		watch_tell(r.o, is_more ? CH_POLL_OUT : CH_POLL_OUT | CH_POLL_EMPTY, is_more ? CH_POLL_IN : 0);
 	if (event_is_quiet(r.h->not_empty))
 		return result;
 	if (r.h->state.load(relaxed) & CHANNEL_CLOSING) // set before close() woke everybody
 		event_wake(r.h->not_empty, EVERYBODY);
-	else if (ring_is_at(r, t + TICKET, S_FULL))
+	else if (is_more)
 		event_wake(r.h->not_empty, 1); // pass the baton
 	return result;
 }

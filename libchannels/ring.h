@@ -25,10 +25,13 @@
 #include <cerrno>
 #include <cstring>
 
+struct ch_object;
+
 namespace ch::core {
 
 struct ring {
 	channel_header *h = nullptr;
+	ch_object *o = nullptr; // the handle that sends and receives here; NULL: nobody can watch it
 	u8 *slots = nullptr;
 	shared<u64> *p = nullptr, *q = nullptr;
 	u64 mask = 0;   // N - 1
@@ -56,6 +59,9 @@ void ring_format(ring &r, u8 *at, u32 lg_slots, u32 stride, u32 max_peers) noexc
 bool ring_open(ring &r, u8 *at, u64 block_len, u32 max_peers) noexcept;
 
 u64 ring_count(const ring &r) noexcept;
+// What poll sets ask: whether a receive would find a message now, and a send room. Exact after a registration.
+bool ring_has_message(const ring &r) noexcept;
+bool ring_has_room(const ring &r) noexcept;
 // Whose unfinished claim keeps the next send or receive from going on; NOBODY if no claim does.
 u32 ring_blocker_of_send(const ring &r) noexcept;
 u32 ring_blocker_of_recv(const ring &r) noexcept;

@@ -34,6 +34,7 @@ static constexpr u64 POPULATE_MAX = u64{64} << 20; // map all pages at attach up
 
 static pthread_mutex_t mutex = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static ch_segment *segments;
+static std::atomic<u32> nr_forks;
 
 registry_lock::registry_lock() noexcept
 {
@@ -66,8 +67,10 @@ static void fork_child() noexcept
 {
 	mutex = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 	keeper_forget();
+	nr_forks.fetch_add(1, relaxed); // one thread: nobody looks
 	for (ch_segment *s = segments; s; s = s->next) {
 		s->me.store(NOBODY, relaxed); // one thread: nobody looks
+		s->telling.store(0, relaxed);
 		if (s->watch_fd >= 0)
 			close(s->watch_fd);
 		s->watch_fd = -1;
@@ -84,6 +87,11 @@ static void process_init() noexcept
 		return;
 	is_done = true;
 	pthread_atfork(fork_prepare, fork_parent, fork_child);
+}
+
+u32 registry_forks() noexcept
+{
+	return nr_forks.load(relaxed); // changes only in a child with one thread
 }
 
 // ---- names and geometry

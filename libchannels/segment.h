@@ -30,6 +30,7 @@ struct ch_segment {
 	ch::core::segment_header *hdr = nullptr;
 	ch::core::peer_slot *peers = nullptr; // peers[1...max_peers]
 	std::atomic<ch::core::u32> me = 0;    // 0: not a peer (yet, or again after a fork)
+	std::atomic<ch::core::u32> telling = 0; // which of our hazards threads of ours use now (watch.cpp)
 	int watch_fd = -1;                    // pidfd of the peer that our keeper watches
 	bool is_destroyed = false;
 	char name[208] = "";
@@ -48,6 +49,7 @@ struct registry_lock {
 };
 
 ch_segment *registry_first() noexcept; // under the lock
+u32 registry_forks() noexcept;         // how often this process's ancestors and it were forked: tells a child from its parent
 
 int segment_attach(const descr &d, ch_segment **out) noexcept; // under the lock; adds a reference
 void segment_unref(ch_segment *seg) noexcept;                  // under the lock

@@ -98,9 +98,9 @@ static void wake_object(ch_segment *seg, const block_place &b, u32 dead) noexcep
 	if (is_creator && block_state_of(w) == B_OBJECT) // seq_cst: see sweep.h
 		b.word->compare_exchange_strong(w, block_word(block_tag(w), B_DYING, NOBODY), seq_cst, relaxed);
 	if (block_state_of(b.word->load(acquire)) == B_DYING) // [B2]
-		k->end(b.addr, b.len, seg->max_peers);
+		k->end(seg, dead, b);
 	else
-		k->wake(b.addr, b.len, seg->max_peers);
+		k->wake(seg, dead, b);
 	CH_CRASH_POINT(sweep_woken);
 	object_bits(*k, b.addr)[dead / 64].fetch_and(~(u64{1} << (dead % 64)), acq_rel); // [K1] pairs with [K2]
 }

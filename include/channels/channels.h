@@ -5,6 +5,7 @@
 #include <channels/base.h>
 #include <channels/channel.h>
 #include <channels/descr.h>
+#include <channels/pollset.h>
 #include <channels/pool.h>
 #include <channels/segment.h>
 #include <channels/spawn.h>

@@ -405,7 +405,7 @@ Test(end, unknown_flags_are_invalid, .init = setup, .fini = teardown)
 	attr.flags = 2;
 	cr_assert_eq(ch_channel_create(pool, &attr, &out), -EINVAL);
 	attr.flags = 0;
-	attr.reserved = 1;
+	attr.max_watchers = 4097;
 	cr_assert_eq(ch_channel_create(pool, &attr, &out), -EINVAL);
 	cr_assert_null(out);
 }
