@@ -8,7 +8,6 @@ dist_channelsinclude_HEADERS = \
 	include/channels/channels.h include/channels/channels.hpp \
 	include/channels/descr.h \
 	include/channels/pollset.h \
-	include/channels/pollset.h \
 	include/channels/pool.h \
 	include/channels/segment.h \
 	include/channels/spawn.h
