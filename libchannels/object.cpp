@@ -53,8 +53,9 @@ static void set_bit(const ch_object *o, u32 i) noexcept
 
 static void clear_bit(const ch_object *o, u32 i) noexcept
 {
-	// [K1] pairs with [K2] in sweep.cpp
-	object_bits(*o->kind, o->block.addr)[i / 64].fetch_and(~(u64{1} << (i % 64)), acq_rel);
+	// [K1] pairs with [K2] in sweep.cpp. seq_cst: who takes the last bit away, and who clears a hazard, each look for the
+	// other's; one of them must see that nobody is left.
+	object_bits(*o->kind, o->block.addr)[i / 64].fetch_and(~(u64{1} << (i % 64)), seq_cst);
 }
 
 static void link_handle(ch_object *o) noexcept

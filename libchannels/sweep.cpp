@@ -50,7 +50,7 @@ static bool is_in_use(ch_segment *seg, const object_kind &k, const block_place &
 			if (hazard.load(seq_cst) == b.index + 1)
 				return true;
 	for (u32 i = 0; i <= seg->max_peers / 64; i++)
-		if (object_bits(k, b.addr)[i].load(acquire) != 0) // [K2] pairs with [K1] in object.cpp
+		if (object_bits(k, b.addr)[i].load(seq_cst) != 0) // [K2] pairs with [K1] in object.cpp, as there
 			return true;
 	return false;
 }
@@ -102,7 +102,7 @@ static void wake_object(ch_segment *seg, const block_place &b, u32 dead) noexcep
 	else
 		k->wake(seg, dead, b);
 	CH_CRASH_POINT(sweep_woken);
-	object_bits(*k, b.addr)[dead / 64].fetch_and(~(u64{1} << (dead % 64)), acq_rel); // [K1] pairs with [K2]
+	object_bits(*k, b.addr)[dead / 64].fetch_and(~(u64{1} << (dead % 64)), seq_cst); // [K1] pairs with [K2], as in object.cpp
 }
 
 template <class Fn> static void for_each_object(ch_segment *seg, shared<u64> &hazard, Fn fn) noexcept
