@@ -82,17 +82,30 @@ inline constexpr u64 WORDS_PER_PAGE = PAGE / MIN_BLOCK;
 
 enum pool_state : u32 { POOL_NONE = 0, POOL_READY = 1, POOL_DESTROYED = 2, POOL_FORMATTING = 3 };
 
+/*
+ * word           written by                 read by            order
+ * freed          who frees, who waits       both               event.h
+ * state          creator, destroyer         all                release / acquire
+ * backed         whoever grows the pool     all                release / acquire: pages before it have memory
+ * in_runs, peak  who forms runs             statistics         relaxed: pages in runs, and the most there were
+ * the rest       creator, before READY      attachers, copied
+ */
 struct pool_header {
 	u64 magic;
-	u64 nr_pages;
+	u64 nr_pages;       // what the pool may grow to
 	u64 page_words_off; // all offsets from this header
 	u64 block_words_off;
 	u64 data_off;
 	u64 own_segment; // the segment goes with the pool
 	alignas(LINE) event freed;
 	shared<u32> state;
+	u32 pad;
+	shared<u64> backed; // how many pages have memory; grows
+	alignas(LINE) shared<u64> in_runs;
+	shared<u64> peak;
 };
-static_assert(sizeof(pool_header) == 128, "shared layout: bump LAYOUT_VERSION");
+static_assert(offsetof(pool_header, freed) == 64 && offsetof(pool_header, in_runs) == 128 && sizeof(pool_header) == 192,
+	      "shared layout: bump LAYOUT_VERSION");
 
 // Page word: kind:3 (low), then for BUILD and HEAD run type:11 (run.h) and owner:18, for TAIL the distance to the head.
 //   FREE -> BUILD(me) -> HEAD            a run of pages becomes blocks of one class; its other pages FREE -> TAIL
@@ -106,11 +119,13 @@ inline constexpr u32 page_run_type(u64 w) { return static_cast<u32>(w >> 3 & 0x7
 inline constexpr u32 page_owner(u64 w) { return static_cast<u32>(w >> 14 & CLOSER); }
 inline constexpr u64 tail_dist(u64 w) { return w >> 3; }
 
-// Block word: tag:42 (new at every allocation), state:4, owner:18.
+// Block word: tag:42 (new at every allocation; odd if the block's last bytes hold a type of the user's), state:4, owner:18.
 //   FREE -> OWNED(p) -> SENDING(p) -> OWNED(q) -> FREE                    the life of a message
 //   SENDING(dead) -> INCHAN -> OWNED(q)                                   its sender died after the commit
 //   OWNED(p) -> OBJECT -> DYING -> FINAL(p) -> FREE                       the life of a channel or another object
-enum block_state : u32 { B_NONE, B_FREE, B_OWNED, B_SENDING, B_INCHAN, B_OBJECT, B_DYING, B_FINAL };
+//   OWNED(p) -> OFFERED(p) -> OWNED(q)                                    given away (block.cpp)
+//   OWNED(p) -> SHARED -> FREE                                            held by a share, which is an object (share.cpp)
+enum block_state : u32 { B_NONE, B_FREE, B_OWNED, B_SENDING, B_INCHAN, B_OBJECT, B_DYING, B_FINAL, B_OFFERED, B_SHARED };
 
 inline constexpr u64 block_word(u64 tag, block_state s, u32 owner) { return tag << 22 | u64{s} << 18 | owner; }
 inline constexpr u64 block_tag(u64 w) { return w >> 22; }
@@ -206,5 +221,80 @@ struct block_ref {
 inline constexpr u64 word_ticket(u64 w) { return w & ~(TICKET - 1); }
 inline constexpr slot_state slot_state_of(u64 w) { return static_cast<slot_state>(w & (TICKET - 1)); }
 inline constexpr u32 claim_owner(u64 w) { return static_cast<u32>(w & (TICKET - 1)); }
+
+// ---- stream
+// Word of a stream: writer:18, reader:18 (owner indices), flags:8, generation:20 (new with every conversation).
+enum stream_flag : u64 {
+	STREAM_ANNOUNCED = 1, // a reader may take it
+	STREAM_TAKEN = 2,     // a reader has
+	STREAM_ENDED = 4,     // by its writer in good order, and complete
+	STREAM_CANCELLED = 8, // by its writer
+	STREAM_STOPPED = 16,  // by its reader
+	STREAM_WRITER_DIED = 32,
+	STREAM_READER_DIED = 64,
+	STREAM_DRAINING = 128, // everybody has left, and the writer (now whoever was last) empties the lane
+	STREAM_FLAGS = 255
+};
+
+inline constexpr u64 stream_word(u64 generation, u64 flags, u32 reader, u32 writer)
+{
+	return generation << 44 | flags << 36 | u64{reader} << 18 | writer;
+}
+inline constexpr u32 stream_writer(u64 w) { return static_cast<u32>(w & CLOSER); }
+inline constexpr u32 stream_reader(u64 w) { return static_cast<u32>(w >> 18 & CLOSER); }
+inline constexpr u64 stream_flags(u64 w) { return w >> 36 & STREAM_FLAGS; }
+inline constexpr u64 stream_generation(u64 w) { return w >> 44; }
+inline constexpr u64 STREAM_GENERATIONS = u64{1} << 20;
+inline constexpr bool stream_is_free(u64 w) { return w << 20 == 0; }
+// For a reader to take it.
+inline constexpr bool stream_waits(u64 w)
+{
+	return (stream_flags(w) & (STREAM_ANNOUNCED | STREAM_TAKEN | STREAM_DRAINING | STREAM_CANCELLED)) == STREAM_ANNOUNCED;
+}
+
+enum stream_state : u32 { STREAM_DESTROYED = 1 };
+
+/*
+ * word        written by                                     read by
+ * announced   event: a conversation waits for a reader
+ * freed       event: a stream is free
+ * state       destroyer                                      everybody
+ * order       writers: the number of the next conversation   writers
+ */
+struct stream_header {
+	object_header object;
+	u32 nr_streams;
+	u32 capacity; // chunks in a lane: a power of two
+	u32 chunk_len;
+	u32 flags; // CH_STREAM_...
+	u32 is_pair;
+	u32 pad;
+	alignas(LINE) event announced;
+	event freed;
+	shared<u32> state;
+	u32 pad2;
+	alignas(LINE) shared<u64> order;
+};
+static_assert(offsetof(stream_header, announced) == 64 && sizeof(stream_header) == 192,
+	      "shared layout: bump LAYOUT_VERSION");
+
+// A lane: chunk n lies in slot n mod capacity. Its slot's seq is n + 1 from the commit on, written by the writer; head
+// is how many chunks were taken, written by the reader. After it come the slots.
+struct stream_lane {
+	// One line that both sides read at every chunk and nobody writes while nobody sleeps.
+	alignas(LINE) event not_empty;
+	event not_full;
+	alignas(LINE) shared<u64> head;
+};
+static_assert(sizeof(stream_lane) == 128, "shared layout: bump LAYOUT_VERSION");
+
+struct alignas(LINE) stream_slot {
+	shared<u64> seq;
+	shared<u64> what; // length, IN_BLOCK
+	u64 arg;
+	u8 data[64]; // or struct block_ref
+	u8 pad[40];
+};
+static_assert(sizeof(stream_slot) == 128, "shared layout: bump LAYOUT_VERSION");
 
 } // namespace ch::core

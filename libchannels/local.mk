@@ -6,6 +6,7 @@
 noinst_LTLIBRARIES += libchannels_internal.la
 libchannels_internal_la_SOURCES = \
 	libchannels/atomic.h \
+	libchannels/cache.h \
 	libchannels/channel.cpp \
 	libchannels/channel.h \
 	libchannels/clock.h \
@@ -24,6 +25,10 @@ libchannels_internal_la_SOURCES = \
 	libchannels/object.h \
 	libchannels/peer.cpp \
 	libchannels/peer.h \
+	libchannels/pollfd.cpp \
+	libchannels/pollset.cpp \
+	libchannels/pollset.h \
+	libchannels/pollwait.cpp \
 	libchannels/pool.cpp \
 	libchannels/pool.h \
 	libchannels/ring.cpp \

@@ -40,8 +40,12 @@ static void map_pool(ch_pool *pool, const geometry &g) noexcept
 	pool->map.pages = reinterpret_cast<shared<u64> *>(base + g.page_words_off);
 	pool->map.words = reinterpret_cast<shared<u64> *>(base + g.block_words_off);
 	pool->map.data = base + g.data_off;
-	pool->map.nr_pages = g.nr_pages;
 	pool->hdr = reinterpret_cast<pool_header *>(base);
+	pool->map.backed = &pool->hdr->backed;
+	pool->map.in_runs = &pool->hdr->in_runs;
+	pool->map.peak = &pool->hdr->peak;
+	pool->map.max_pages = g.nr_pages;
+	map_refresh(pool->map);
 }
 
 // The pool in seg's user bytes, if there is one. Its words are checked against what the segment's size gives.
@@ -57,7 +61,8 @@ int pool_use(ch_segment *seg) noexcept
 	if (state == POOL_NONE || state == POOL_FORMATTING)
 		return -ENOENT;
 	if (h->magic != POOL_MAGIC || h->nr_pages != g.nr_pages || h->page_words_off != g.page_words_off ||
-	    h->block_words_off != g.block_words_off || h->data_off != g.data_off)
+	    h->block_words_off != g.block_words_off || h->data_off != g.data_off ||
+	    h->backed.load(relaxed) == 0) // grows, after this one acquire
 		return fail(-EPROTO, "segment %s: its pool is damaged", seg->name);
 	pool->own_segment = h->own_segment != 0;
 	map_pool(pool, g);
@@ -76,13 +81,14 @@ static int format_pool(ch_segment *seg, bool own_segment) noexcept
 	if (!h->state.compare_exchange_strong(none, POOL_FORMATTING, acquire, relaxed)) // [L2] pairs with [L1]
 		return fail(-EEXIST, "segment %s has a pool", seg->name);
 	// The user may have written there before; zero words say that all is free.
-	std::memset(seg->base + seg->user_off + sizeof(*h), 0, g.data_off - sizeof(*h));
+	std::memset(seg->base + seg->user_off + offsetof(pool_header, in_runs), 0, g.data_off - offsetof(pool_header, in_runs));
 	h->freed.v.store(0, relaxed); // published by the state
 	h->magic = POOL_MAGIC;
 	h->nr_pages = g.nr_pages;
 	h->page_words_off = g.page_words_off;
 	h->block_words_off = g.block_words_off;
 	h->data_off = g.data_off;
+	h->backed.store(g.nr_pages, release); // [G3] pairs with [G4]: what is backed can be used
 	h->own_segment = own_segment;
 	map_pool(&seg->pool, g);
 	seg->pool.own_segment = own_segment;
@@ -171,13 +177,10 @@ int pool_default(ch_pool **out) noexcept
 	return 0;
 }
 
-int pool_me(ch_pool *pool) noexcept
+int pool_me_slow(ch_pool *pool) noexcept
 {
-	const u32 me = pool->seg->me.load(relaxed); // set before this handle was given out, or by the next line
-
-	if (me != NOBODY) [[likely]]
-		return static_cast<int>(me);
 	registry_lock lock;
+
 	return segment_join(pool->seg);
 }
 
@@ -209,27 +212,36 @@ static int wait_for_memory(ch_pool *pool, u32 cls, u32 me, i64 until_ns, u64 &in
 	}
 }
 
+static __attribute__((noinline)) int alloc_slow(ch_pool *pool, u64 len, u32 me, bool is_try, i64 until_ns,
+						u64 &index) noexcept
+{
+	const u32 cls = len <= pool->map.max_pages * PAGE ? class_of(len) : NR_CLASSES;
+
+	if (cls >= NR_CLASSES || pages_of(cls | TIGHT) > pool->map.max_pages)
+		return fail(-EMSGSIZE, "pool %s: %llu bytes can never fit in %llu", pool->seg->name,
+			    static_cast<unsigned long long>(len),
+			    static_cast<unsigned long long>(pool->map.max_pages * PAGE));
+	index = block_alloc(pool->map, cls, me);
+	if (index != NO_BLOCK)
+		return 0;
+	return is_try ? fail(-ENOSPC, "pool %s is full", pool->seg->name) : wait_for_memory(pool, cls, me, until_ns, index);
+}
+
 int pool_alloc(ch_pool *pool, u64 len, bool is_try, i64 until_ns, block_place &out) noexcept
 {
-	const u32 cls = len <= pool->map.nr_pages * PAGE ? class_of(len) : NR_CLASSES;
 	const int me = pool_me(pool);
+	u64 index = NO_BLOCK;
 
 	if (me < 0)
 		return me;
-	if (cls >= NR_CLASSES || run_pages(cls | TIGHT) > pool->map.nr_pages)
-		return fail(-EMSGSIZE, "pool %s: %llu bytes can never fit in %llu", pool->seg->name,
-			    static_cast<unsigned long long>(len),
-			    static_cast<unsigned long long>(pool->map.nr_pages * PAGE));
-	u64 index = block_alloc(pool->map, cls, static_cast<u32>(me));
-	if (index == NO_BLOCK && is_try)
-		return fail(-ENOSPC, "pool %s is full", pool->seg->name);
-	if (index == NO_BLOCK) {
-		const int rc = wait_for_memory(pool, cls, static_cast<u32>(me), until_ns, index);
+	if (class_of(len) < NR_CACHED)
+		index = block_alloc_cached(pool->map, class_of(len), static_cast<u32>(me));
+	if (index == NO_BLOCK) [[unlikely]] {
+		const int rc = alloc_slow(pool, len, static_cast<u32>(me), is_try, until_ns, index);
 		if (rc < 0)
 			return rc;
 	}
-	out = {index, class_len(cls), pool->map.data + index / WORDS_PER_PAGE * PAGE + index % WORDS_PER_PAGE * class_len(cls),
-	       &pool->map.words[index]};
+	out = block_at(pool->map, index, class_of(len));
 	return 0;
 }
 
@@ -308,15 +320,31 @@ int ch_pool_get_descr(const struct ch_pool *pool, struct ch_descr *out_descr)
 int ch_pool_alloc(struct ch_pool *pool, size_t len, int64_t timeout_ns, void **out_addr)
 {
 	block_place b;
-	int rc = pool_check(pool);
 
-	if (rc == 0 && (len == 0 || !out_addr))
-		rc = fail(-EINVAL, "pool: len 0 or out_addr NULL");
-	if (rc == 0)
-		rc = pool_alloc(pool, len, timeout_ns == CH_TRY, timeout_ns == CH_TRY ? 0 : deadline_of(timeout_ns), b);
+	if (!pool || !pool->hdr || pool_is_destroyed(pool)) [[unlikely]]
+		return pool_check(pool);
+	if (len == 0 || !out_addr) [[unlikely]]
+		return fail(-EINVAL, "pool: len 0 or out_addr NULL");
+	const u32 me = pool->seg->me.load(relaxed), cls = class_of(len);
+	const u64 index = cls < NR_CACHED && me != NOBODY ? block_alloc_cached(pool->map, cls, me) : NO_BLOCK;
+	if (index != NO_BLOCK) [[likely]] {
+		*out_addr = block_addr(pool->map, index, classes.of[cls].len);
+		return 0;
+	}
+	const int rc = pool_alloc(pool, len, timeout_ns == CH_TRY, timeout_ns == CH_TRY ? 0 : deadline_of(timeout_ns), b);
 	if (rc == 0)
 		*out_addr = b.addr;
 	return rc;
+}
+
+// Why a block could not be freed.
+static int not_freed(ch_pool *pool, const block_place &b, void *addr)
+{
+	const block_state st = block_state_of(b.word->load(relaxed)); // for a message
+
+	return st == B_FREE || st == B_NONE ?
+		       fail(-EINVAL, "pool %s: the block at %p is free", pool->seg->name, addr) :
+		       fail(-EPERM, "pool %s: the block at %p is not this process's", pool->seg->name, addr);
 }
 
 int ch_pool_free(struct ch_pool *pool, void *addr)
@@ -332,12 +360,9 @@ int ch_pool_free(struct ch_pool *pool, void *addr)
 	const int me = pool_me(pool);
 	if (me < 0)
 		return me;
-	const u64 w = b.word->load(relaxed); // ours, or refused
-	if (block_state_of(w) == B_FREE || block_state_of(w) == B_NONE)
-		return fail(-EINVAL, "pool %s: the block at %p is free", pool->seg->name, addr);
-	if (block_state_of(w) != B_OWNED || block_owner(w) != static_cast<u32>(me))
-		return fail(-EPERM, "pool %s: the block at %p is not this process's", pool->seg->name, addr);
-	pool_free(pool, b);
+	if (!block_free(pool->map, b, static_cast<u32>(me)))
+		return not_freed(pool, b, addr);
+	event_notify(pool->hdr->freed, EVERYBODY); // what fits whom is not known here
 	return 0;
 }
 
@@ -355,15 +380,15 @@ static u64 largest_free(const run_map &m) noexcept
 {
 	u64 best = 0, cur = 0;
 
-	for (u64 p = 0; p < m.nr_pages;) {
+	for (u64 p = 0, nr_pages = map_refresh(m); p < nr_pages;) {
 		const u64 w = m.pages[p].load(relaxed); // a picture of a moment
 		const u32 type = page_run_type(w);
 		u64 n = 1;
 		bool is_free = page_kind_of(w) == PG_FREE;
 		if (page_kind_of(w) == PG_HEAD && is_run_type(type)) {
-			n = run_pages(type);
+			n = pages_of(type);
 			is_free = true;
-			for (u64 k = 0; k < run_blocks(type); k++)
+			for (u64 k = 0; k < blocks_of(type); k++)
 				is_free &= block_state_of(m.words[p * WORDS_PER_PAGE + k].load(relaxed)) == B_FREE;
 		}
 		cur = is_free ? cur + n : 0;
@@ -373,7 +398,7 @@ static u64 largest_free(const run_map &m) noexcept
 	if (best == 0)
 		return 0;
 	u32 cls = class_of(best * PAGE); // the class that these pages can hold a run of
-	while (cls > 0 && run_pages(cls | TIGHT) > best)
+	while (cls > 0 && pages_of(cls | TIGHT) > best)
 		cls--;
 	return class_len(cls);
 }
@@ -387,7 +412,7 @@ int ch_pool_get_stats(struct ch_pool *pool, struct ch_pool_stats *out_stats)
 		return rc;
 	if (!out_stats)
 		return fail(-EINVAL, "pool: out_stats is NULL");
-	s.len = pool->map.nr_pages * PAGE;
+	s.len = map_refresh(pool->map) * PAGE;
 	for_each_block(pool->map, [&s](const block_place &b, u64 w) {
 		const block_state st = block_state_of(w);
 		if (st == B_NONE || st == B_FREE)

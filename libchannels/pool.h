@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // pool.h - what the channel and the sweeper need of a pool beyond its public interface.
 #pragma once
+#include "cache.h"
 #include "segment.h"
 
 namespace ch::core {
@@ -10,7 +11,13 @@ void pool_unref(ch_pool *pool) noexcept;                 // under the registry l
 int pool_default(ch_pool **out) noexcept;                // under the registry lock; adds a reference
 
 // The owner index of this process, made at the first use in a forked child. Or a negative errno value.
-int pool_me(ch_pool *pool) noexcept;
+int pool_me_slow(ch_pool *pool) noexcept;
+inline int pool_me(ch_pool *pool) noexcept
+{
+	const u32 me = pool->seg->me.load(relaxed); // set before this handle was given out, or by the call
+
+	return me != NOBODY ? static_cast<int>(me) : pool_me_slow(pool);
+}
 int pool_check(ch_pool *pool) noexcept; // 0, -EINVAL, -ESTALE
 
 // 0, or -ENOSPC, -ETIMEDOUT, -EMSGSIZE, -ESTALE. until_ns is absolute; with is_try it is not looked at.

@@ -21,7 +21,7 @@
 #include "crash.h"
 #include "event.h"
 #include "layout.h"
-#include "run.h"
+#include "cache.h"
 #include <cerrno>
 #include <cstring>
 

@@ -13,9 +13,23 @@
 // FREE, then the head FREE, which is also what the process itself does when it gives up.
 #include "config.h"
 #include "run.h"
-#include "crash.h"
+#include "cache.h"
 
 namespace ch::core {
+
+static constexpr class_table make_classes() noexcept
+{
+	class_table t{};
+
+	for (u32 c = 0; c < NR_CLASSES; c++) {
+		const u64 len = class_len(c);
+		t.of[c] = {len, len >= LARGE ? 0 : ((u64{1} << 40) + len - 1) / len,
+			   {run_pages(c), run_pages(c | TIGHT)},
+			   {static_cast<u32>(run_blocks(c)), static_cast<u32>(run_blocks(c | TIGHT))}};
+	}
+	return t;
+}
+constinit const class_table classes = make_classes();
 
 // ---- look-up
 
@@ -23,43 +37,24 @@ bool block_find(const run_map &m, u64 index, block_place &out) noexcept
 {
 	const u64 p = index / WORDS_PER_PAGE, k = index % WORDS_PER_PAGE;
 
-	if (p >= m.nr_pages)
+	if (!are_pages(m, p, 1))
 		return false;
 	const u64 w = m.pages[p].load(acquire); // [G2] pairs with [G1]
 	const u32 type = page_run_type(w);
-	if (page_kind_of(w) != PG_HEAD || !is_run_type(type) || k >= run_blocks(type) || p + run_pages(type) > m.nr_pages)
+	if (page_kind_of(w) != PG_HEAD || !is_run_type(type) || k >= blocks_of(type) || !are_pages(m, p, pages_of(type)))
 		return false;
 	const u64 len = class_len(run_class(type));
-	out = {index, len, m.data + p * PAGE + k * len, &m.words[index]};
+	out = {index, len, m.data + p * PAGE + k * len, &m.words[index], run_class(type)};
 	return true;
-}
-
-bool block_find_addr(const run_map &m, const void *addr, block_place &out) noexcept
-{
-	const u64 off = static_cast<u64>(static_cast<const u8 *>(addr) - m.data);
-	u64 p = off / PAGE;
-
-	if (p >= m.nr_pages) // also for addr below data: off is huge then
-		return false;
-	u64 w = m.pages[p].load(acquire); // [G2] pairs with [G1]
-	if (page_kind_of(w) == PG_TAIL) {
-		if (tail_dist(w) > p)
-			return false;
-		p -= tail_dist(w);
-		w = m.pages[p].load(acquire); // [G2] pairs with [G1]
-	}
-	const u32 type = page_run_type(w);
-	if (page_kind_of(w) != PG_HEAD || !is_run_type(type))
-		return false;
-	const u64 in = off - p * PAGE, len = class_len(run_class(type));
-	return in % len == 0 && in / len < run_blocks(type) && block_find(m, p * WORDS_PER_PAGE + in / len, out);
 }
 
 // ---- runs
 
 static void free_tails(run_map &m, u64 head, u64 upto) noexcept
 {
-	for (u64 d = 1; d < upto && head + d < m.nr_pages; d++) {
+	const u64 nr_pages = map_refresh(m);
+
+	for (u64 d = 1; d < upto && head + d < nr_pages; d++) {
 		u64 w = tail_word(d);
 		m.pages[head + d].compare_exchange_strong(w, page_word(PG_FREE, 0, 0), release, relaxed); // [G1]
 	}
@@ -70,19 +65,30 @@ static void undo_run(run_map &m, u64 head, u64 build) noexcept
 {
 	const u32 type = page_run_type(build);
 
-	for (u64 k = 0; k < run_blocks(type); k++) {
+	for (u64 k = 0; k < blocks_of(type); k++) {
 		shared<u64> &w = m.words[head * WORDS_PER_PAGE + k];
 		w.store(block_word(block_tag(w.load(relaxed)) + 1, B_NONE, NOBODY), release); // [B1] pairs with [B2]
 	}
 	CH_CRASH_POINT(run_undoing);
-	free_tails(m, head, run_pages(type));
+	free_tails(m, head, pages_of(type));
 	m.pages[head].compare_exchange_strong(build, page_word(PG_FREE, 0, 0), release, relaxed); // [G1] pairs with [G2]
+}
+
+// For statistics, so relaxed; a process that dies next to it leaves the figure out by one run.
+static void count_pages(run_map &m, u64 gone, u64 come) noexcept
+{
+	if (!m.in_runs)
+		return;
+	const u64 now = m.in_runs->fetch_add(come - gone, relaxed) + come - gone;
+	u64 peak = m.peak->load(relaxed);
+	while (now > peak && now <= m.max_pages && !m.peak->compare_exchange_weak(peak, now, relaxed, relaxed))
+		;
 }
 
 // Claims the run that begins at head. Returns the number of pages it could get, all of them on success.
 static u64 claim_pages(run_map &m, u64 head, u32 type, u32 me) noexcept
 {
-	const u64 build = page_word(PG_BUILD, type, me), n = run_pages(type);
+	const u64 build = page_word(PG_BUILD, type, me), n = pages_of(type);
 	u64 w = page_word(PG_FREE, 0, 0);
 
 	if (!m.pages[head].compare_exchange_strong(w, build, acquire, relaxed)) // [G2] pairs with [G1]: now it is ours
@@ -102,7 +108,7 @@ static u64 claim_pages(run_map &m, u64 head, u32 type, u32 me) noexcept
 
 static void publish_run(run_map &m, u64 head, u32 type) noexcept
 {
-	for (u64 k = 0; k < run_blocks(type); k++) {
+	for (u64 k = 0; k < blocks_of(type); k++) {
 		shared<u64> &w = m.words[head * WORDS_PER_PAGE + k];
 		w.store(block_word(block_tag(w.load(relaxed)) + 1, B_FREE, NOBODY), release); // [B1] pairs with [B2]
 	}
@@ -110,18 +116,20 @@ static void publish_run(run_map &m, u64 head, u32 type) noexcept
 	// [G1] pairs with [G2]: the block words are set before the run can be found.
 	m.pages[head].store(page_word(PG_HEAD, type, NOBODY), release);
 	CH_CRASH_POINT(run_published);
+	count_pages(m, 0, pages_of(type));
 }
 
 // Looks for free neighbouring pages, from where some were seen last, once around. Returns the head page or NO_BLOCK.
 static u64 form_run(run_map &m, u32 type, u32 me) noexcept
 {
-	const u64 n = run_pages(type), start = m.next_page.load(relaxed) % m.nr_pages; // private hint
-	u64 left = m.nr_pages + n, seen = 0;
+	const u64 nr_pages = map_refresh(m), n = pages_of(type);
+	const u64 start = m.next_page.load(relaxed) % nr_pages; // private hint
+	u64 left = nr_pages + n, seen = 0;
 
-	if (n > m.nr_pages)
+	if (n > nr_pages)
 		return NO_BLOCK;
 	for (u64 p = start; left > 0; left--, p++) {
-		if (p == m.nr_pages)
+		if (p == nr_pages)
 			p = seen = 0;
 		if (m.pages[p].load(relaxed) != page_word(PG_FREE, 0, 0)) { // hint; the claim looks again
 			seen = 0;
@@ -143,7 +151,7 @@ static u64 form_run(run_map &m, u32 type, u32 me) noexcept
 // Turns a run whose blocks are all free back into free pages. False if one is not.
 static bool dissolve_run(run_map &m, u64 head, u32 type, u32 me) noexcept
 {
-	const u64 n = run_blocks(type);
+	const u64 n = blocks_of(type);
 	shared<u64> *w = &m.words[head * WORDS_PER_PAGE];
 	u64 got = 0, build = page_word(PG_HEAD, type, NOBODY);
 
@@ -157,6 +165,7 @@ static bool dissolve_run(run_map &m, u64 head, u32 type, u32 me) noexcept
 	// With all blocks ours nobody else can; if the head is another by now, these are blocks of a later run.
 	if (got == n && m.pages[head].compare_exchange_strong(build, page_word(PG_BUILD, type, me), acq_rel, relaxed)) {
 		undo_run(m, head, page_word(PG_BUILD, type, me));
+		count_pages(m, pages_of(type), 0);
 		return true;
 	}
 	while (got-- > 0) {
@@ -168,14 +177,15 @@ static bool dissolve_run(run_map &m, u64 head, u32 type, u32 me) noexcept
 	return false;
 }
 
-static bool dissolve_free_runs(run_map &m, u32 me) noexcept
+bool dissolve_free_runs(run_map &m, u32 me) noexcept
 {
+	const u64 nr_pages = map_refresh(m);
 	bool any = false;
 
-	for (u64 p = 0; p < m.nr_pages; p++) {
+	for (u64 p = 0; p < nr_pages; p++) {
 		const u64 w = m.pages[p].load(acquire); // [G2] pairs with [G1]
 		const u32 type = page_run_type(w);
-		if (page_kind_of(w) == PG_HEAD && is_run_type(type) && p + run_pages(type) <= m.nr_pages)
+		if (page_kind_of(w) == PG_HEAD && is_run_type(type) && p + pages_of(type) <= nr_pages)
 			any |= dissolve_run(m, p, type, me);
 	}
 	return any;
@@ -183,7 +193,9 @@ static bool dissolve_free_runs(run_map &m, u32 me) noexcept
 
 void run_sweep(run_map &m, u32 dead) noexcept
 {
-	for (u64 p = 0; p < m.nr_pages; p++) {
+	const u64 nr_pages = map_refresh(m);
+
+	for (u64 p = 0; p < nr_pages; p++) {
 		const u64 w = m.pages[p].load(acquire); // [G2] pairs with [G1]
 		if (page_kind_of(w) == PG_BUILD && page_owner(w) == dead && is_run_type(page_run_type(w)))
 			undo_run(m, p, w);
@@ -192,34 +204,23 @@ void run_sweep(run_map &m, u32 dead) noexcept
 
 // ---- blocks
 
-static bool is_run_of(u64 w, u32 cls) noexcept
-{
-	return page_kind_of(w) == PG_HEAD && run_class(page_run_type(w)) == cls && is_run_type(page_run_type(w));
-}
-
-// A free block of the run at head, or NO_BLOCK.
+// A free block of the run at head, or NO_BLOCK. What else is free in it goes on the shelf.
 static u64 take_from_run(run_map &m, u64 head, u32 cls, u32 me) noexcept
 {
-	shared<u64> *w = &m.words[head * WORDS_PER_PAGE];
 	const u64 run = m.pages[head].load(acquire); // [G2] pairs with [G1]
-	const bool is_sound = is_run_of(run, cls) && head + run_pages(page_run_type(run)) <= m.nr_pages;
-	const u64 n = is_sound ? run_blocks(page_run_type(run)) : 0;
+	const bool is_sound = is_run_of(run, cls) && are_pages(m, head, pages_of(page_run_type(run)));
+	const u64 n = is_sound ? blocks_of(page_run_type(run)) : 0;
+	u64 got = NO_BLOCK;
 
-	for (u64 k = 0; k < n; k++) {
-		u64 old = w[k].load(relaxed); // the CAS looks again
-		const u64 mine = block_word(block_tag(old) + 1, B_OWNED, me);
-		// [B2] pairs with [B1]: what the last owner did to the bytes is over.
-		if (block_state_of(old) != B_FREE || !w[k].compare_exchange_strong(old, mine, acquire, relaxed))
+	for (u64 i = head * WORDS_PER_PAGE, end = i + n; i < end; i++) {
+		if (block_state_of(m.words[i].load(relaxed)) != B_FREE) // the CAS looks again
 			continue;
-		CH_CRASH_POINT(block_allocated);
-		// [G2] pairs with [G1]: it is still this run, and stays it while we own a block.
-		if (m.pages[head].load(acquire) == run)
-			return head * WORDS_PER_PAGE + k;
-		old = mine;
-		w[k].compare_exchange_strong(old, block_word(block_tag(mine), B_FREE, NOBODY), release, relaxed); // [B1]
-		return NO_BLOCK;
+		if (got == NO_BLOCK)
+			got = take_block(m, i, run, me);
+		else if (cls >= NR_CACHED || !shelve(shelf_of(m, cls), i))
+			break;
 	}
-	return NO_BLOCK;
+	return got;
 }
 
 static u64 take_from_recent(run_map &m, u32 cls, u32 me) noexcept
@@ -256,11 +257,12 @@ static void remember(run_map &m, u32 cls, u64 head) noexcept
 }
 
 // Runs of this class that others formed, or that were forgotten. Looks at so many pages.
-static u64 take_from_any(run_map &m, u32 cls, u64 nr_pages, u32 me) noexcept
+static u64 take_from_any(run_map &m, u32 cls, u64 upto, u32 me) noexcept
 {
-	u64 p = m.next_run[cls].load(relaxed) % m.nr_pages; // private hint
+	const u64 nr_pages = map_refresh(m), n = upto < nr_pages ? upto : nr_pages;
+	u64 p = m.next_run[cls].load(relaxed) % nr_pages; // private hint
 
-	for (u64 k = 0; k < nr_pages; k++, p = p + 1 == m.nr_pages ? 0 : p + 1) {
+	for (u64 k = 0; k < n; k++, p = p + 1 == nr_pages ? 0 : p + 1) {
 		if (!is_run_of(m.pages[p].load(relaxed), cls)) // looked at again below
 			continue;
 		const u64 b = take_from_run(m, p, cls, me);
@@ -285,18 +287,19 @@ static u64 take_from_new_run(run_map &m, u32 type, u32 me) noexcept
 	return take_from_run(m, head, run_class(type), me);
 }
 
-u64 block_alloc(run_map &m, u32 cls, u32 me) noexcept
+u64 block_alloc_slow(run_map &m, u32 cls, u32 me) noexcept
 {
+	const u64 nr_pages = map_refresh(m);
 	u64 b = take_from_recent(m, cls, me);
 
 	// A run of one block is as dear to form as to find, and found it does not make the working set larger.
 	if (b == NO_BLOCK && class_len(cls) >= LARGE)
-		b = take_from_any(m, cls, m.nr_pages < FEW_PAGES ? m.nr_pages : FEW_PAGES, me);
+		b = take_from_any(m, cls, FEW_PAGES, me);
 	for (int round = 0; b == NO_BLOCK && round < 2; round++) {
-		if (run_pages(cls) <= m.nr_pages / 16) // a small pool has no room for eight where one is wanted
+		if (pages_of(cls) <= nr_pages / 16) // a small pool has no room for eight where one is wanted
 			b = take_from_new_run(m, cls, me);
 		if (b == NO_BLOCK)
-			b = take_from_any(m, cls, m.nr_pages, me);
+			b = take_from_any(m, cls, nr_pages, me);
 		if (b == NO_BLOCK)
 			b = take_from_new_run(m, cls | TIGHT, me);
 		if (b == NO_BLOCK && !dissolve_free_runs(m, me))
@@ -305,21 +308,11 @@ u64 block_alloc(run_map &m, u32 cls, u32 me) noexcept
 	return b;
 }
 
-bool block_free(run_map &m, const block_place &b, u32 me) noexcept
+// What has no room on the shelf is found again through its run.
+void block_remember(run_map &m, const block_place &b) noexcept
 {
-	u64 old = b.word->load(relaxed); // ours, or refused
-	const u32 cls = class_of(b.len);
-
-	if (block_state_of(old) != B_OWNED || block_owner(old) != me)
-		return false;
-	CH_CRASH_POINT(block_freeing);
-	// [B1] pairs with [B2]: what we did to the bytes is over.
-	if (!b.word->compare_exchange_strong(old, block_word(block_tag(old), B_FREE, NOBODY), release, relaxed))
-		return false;
-	CH_CRASH_POINT(block_freed);
-	if (m.recent[cls][m.turn[cls].load(relaxed)].load(relaxed) != b.index / WORDS_PER_PAGE + 1) // private hints
-		remember(m, cls, b.index / WORDS_PER_PAGE);
-	return true;
+	if (m.recent[b.cls][m.turn[b.cls].load(relaxed)].load(relaxed) != b.index / WORDS_PER_PAGE + 1) // private hints
+		remember(m, b.cls, b.index / WORDS_PER_PAGE);
 }
 
 } // namespace ch::core

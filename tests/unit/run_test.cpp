@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* run.cpp: size classes, and runs of pages in plain memory of this process. */
-#include "run.h"
+#include "cache.h"
 #include <criterion/criterion.h>
 #include <cstdlib>
 #include <memory>
