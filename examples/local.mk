@@ -3,5 +3,5 @@
 if HAVE_CLI11
 noinst_PROGRAMS += examples/wordfreq
 endif
-examples_wordfreq_SOURCES = examples/progress.hpp examples/wordfreq.cpp examples/words.cpp examples/words.hpp
+examples_wordfreq_SOURCES = examples/wordfreq.cpp examples/words.cpp examples/words.hpp
 examples_wordfreq_LDADD   = libpool.la libddict.la libchannels.la

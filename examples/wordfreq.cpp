@@ -5,7 +5,6 @@
 // changes nothing in the result:
 //   1. a task for each group of files counts its words and puts one table for each part of the words: (part, group);
 //   2. a task for each part adds its tables up and puts the totals, word by word.
-#include "progress.hpp"
 #include "words.hpp"
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -189,7 +188,7 @@ void stop_if_interrupted()
 
 outcome count_all(ch::pool &pool, const table_dict &tables, std::uint32_t parts, const std::vector<group> &groups)
 {
-	progress bar("counting", groups.size());
+	ch::progress_bar bar("counting", groups.size());
 	std::uint64_t done = 0;
 	outcome sum;
 
@@ -229,7 +228,7 @@ result run_job(const options &o, const std::vector<group> &groups, std::uint64_t
 		chaos.emplace(pool);
 	r.sum = count_all(pool, tables, parts, groups);
 	r.totals = make_totals(pool, o, tables, parts, nr);
-	progress bar("adding up", parts);
+	ch::progress_bar bar("adding up", parts);
 	std::uint64_t done = 0;
 	std::vector<std::uint32_t> all_parts(parts);
 
@@ -268,7 +267,7 @@ void print_top(const total_dict &totals, unsigned top)
 // Counts everything once more in this process alone. How many words differ.
 std::uint64_t verify(const std::vector<group> &groups, const result &r)
 {
-	progress bar("verifying", groups.size());
+	ch::progress_bar bar("verifying", groups.size());
 	counts alone;
 	outcome sum;
 	std::uint64_t differences = 0;

@@ -5,7 +5,7 @@
 // which only its owner writes while nobody has been told of it. Two channels tell:
 //
 //   tasks    ticket {slot, serial}                      owner -> any worker
-//   results  result_head {slot, serial, kind}, bytes    worker -> owner
+//   results  result_head {slot, serial, kind}, bytes    worker -> owner; also that it is ready, or why it never will be
 //
 //   word           written by                                         read by
 //   slot.state     owner: drafted(serial) while it writes the task,   worker, owner
@@ -20,7 +20,6 @@
 //   desk.stage     its worker: how far it is                          owner
 //   desk.begun_ns  its worker: when a task with a limit began, or 0   owner
 //   levels         owner: bit n set before anything of priority n     workers
-//   init_error     the first worker whose initializer threw           owner, after that worker's death
 //   modules        owner, appended to                                 workers
 //
 // Each priority has a channel of tickets. An idle worker sleeps in that of normal ones; a ticket of another priority is
@@ -122,7 +121,7 @@ struct alignas(line) desk {
 	std::atomic<std::uint64_t> begun_ns;
 };
 
-enum class result_kind : std::uint32_t { value = 1, error, piece, fence, nothing, ready };
+enum class result_kind : std::uint32_t { value = 1, error, piece, fence, nothing, ready, init_failed };
 
 struct result_head {
 	std::uint32_t slot, serial;
@@ -146,8 +145,6 @@ struct alignas(line) board {
 	std::uint32_t nr_slots, nr_desks;
 	std::atomic<std::uint32_t> nr_modules;
 	std::atomic<std::uint32_t> levels;
-	std::atomic<std::uint32_t> init_failed; // 1: being written, 2: text is whole
-	char init_error[508];
 	fingerprint modules[max_modules];
 };
 

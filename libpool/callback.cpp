@@ -9,15 +9,16 @@
 #include <cerrno>
 #include <pool/wait.hpp>
 #include <pthread.h>
+#include <unordered_map>
 
 namespace ch::detail {
 
 struct group::inside {
 	mutable std::mutex m; // after the core's
 	std::condition_variable bell;
-	std::vector<std::size_t> over; // has room for all
-	std::vector<task_ref> tasks;
-	std::size_t given = 0;
+	std::vector<std::size_t> over; // places, as they ended; there is room for all
+	std::size_t given = 0;         // of over
+	std::unordered_map<std::size_t, task_ref> tasks; // not yet given out, by place
 	core *only = nullptr; // the one that all tasks are of
 	bool is_mixed = false, is_watched = false;
 };
@@ -28,8 +29,8 @@ void core::finish(task *t, outcome what) noexcept
 	t->what = what;
 	// [T1] pairs with [T1] in future.hpp.
 	t->is_ready.store(true, std::memory_order_release);
-	if (t->in_group)
-		t->in_group->note(*t);
+	if (group *g = std::exchange(t->in_group, nullptr))
+		g->note(*t);
 	nr_watched_ -= std::exchange(t->is_watched, false);
 	while (t->after) {
 		std::unique_ptr<continuation> c = std::move(t->after);
@@ -245,7 +246,7 @@ group::group() noexcept : in_(new inside) {}
 
 group::~group()
 {
-	for (task_ref &t : in_->tasks)
+	for (auto &[place, t] : in_->tasks)
 		t->owner->leave_group(*t, *this);
 }
 
@@ -257,14 +258,20 @@ void group::add(task &t, std::size_t place)
 
 		in_->is_mixed |= in_->only && in_->only != c;
 		in_->only = c;
-		if (in_->over.capacity() == in_->tasks.size())
-			in_->over.reserve(2 * in_->tasks.size() + 16);
-		in_->tasks.push_back(task_ref::another(t));
+		in_->is_watched = false;
+		if (in_->given == in_->over.size() || in_->given > 1024) {
+			in_->over.erase(in_->over.begin(), in_->over.begin() + static_cast<std::ptrdiff_t>(in_->given));
+			in_->given = 0;
+		}
+		// What is in over and not given is in tasks, too.
+		if (in_->over.capacity() - in_->given <= in_->tasks.size())
+			in_->over.reserve(2 * (in_->given + in_->tasks.size()) + 16);
+		in_->tasks.emplace(place, task_ref::another(t));
 	}
 	try {
 		c->join_group(t, *this, place);
 	} catch (...) {
-		in_->tasks.pop_back();
+		in_->tasks.erase(place);
 		throw;
 	}
 }
@@ -289,8 +296,9 @@ std::optional<std::size_t> group::next(std::int64_t timeout_ns)
 	if (!left())
 		return std::nullopt;
 	if (in_->is_mixed) {
-		for (task_ref &t : in_->is_watched ? std::span<task_ref>() : std::span(in_->tasks))
-			t->owner->watch_task(*t);
+		for (auto &[place, t] : in_->tasks)
+			if (!in_->is_watched)
+				t->owner->watch_task(*t);
 		in_->is_watched = true;
 		const deadline until(timeout_ns);
 		std::unique_lock<std::mutex> l(in_->m);
@@ -300,14 +308,18 @@ std::optional<std::size_t> group::next(std::int64_t timeout_ns)
 		in_->only->wait_group(*this, timeout_ns);
 	}
 	const std::lock_guard<std::mutex> l(in_->m);
-	return in_->given < in_->over.size() ? std::optional(in_->over[in_->given++]) : std::nullopt;
+	if (in_->given == in_->over.size())
+		return std::nullopt;
+	const std::size_t place = in_->over[in_->given++];
+	in_->tasks.erase(place);
+	return place;
 }
 
 std::size_t group::left() const noexcept
 {
 	const std::lock_guard<std::mutex> l(in_->m);
 
-	return in_->tasks.size() - in_->given;
+	return in_->tasks.size();
 }
 
 countdown::countdown(std::int64_t timeout_ns) noexcept

@@ -436,9 +436,14 @@ task_ref draft::commit() noexcept
 	return task_ref(std::exchange(task_, nullptr));
 }
 
-unsigned worker_count(const core &c) noexcept
+unsigned worker_count(core &c) noexcept
 {
-	return c.options().workers;
+	return c.size();
+}
+
+void refuse_items()
+{
+	throw archive_error("map: a chunk's bytes are not those of its items");
 }
 
 std::uint64_t now_ns() noexcept

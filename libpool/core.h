@@ -157,6 +157,7 @@ private:
 	template <class Pred> bool wait_until(lock &l, Pred pred, const deadline &dl);
 	bool read_some(lock &l, std::int64_t timeout_ns);
 	void send_again(lock &l);
+	bool hear(const result_head &h, const std::byte *m, std::size_t len);
 	void end_one(const result_head &h, result_kind kind, bool has_memory);
 	void apply(const std::byte *m, std::size_t len);
 	void take_one();
@@ -188,7 +189,6 @@ private:
 	void bury(std::vector<ch_exit> &dead);
 	bool count_death(std::uint32_t w) noexcept;
 	void settle(const ch_exit &e, std::vector<outgoing> &out);
-	void see_to_initializer() noexcept;
 	unsigned nr_running() const noexcept;
 	bool is_hopeless() const noexcept;
 	bool is_short();

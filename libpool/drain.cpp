@@ -182,6 +182,17 @@ bool core::give(record &r, const std::byte *data, std::size_t len) noexcept
 	return true;
 }
 
+// What is no task's result; false: it is.
+bool core::hear(const result_head &h, const std::byte *m, std::size_t len)
+{
+	if (h.kind == result_kind::fence && static_cast<std::int32_t>(h.serial - fence_seen_) > 0)
+		fence_seen_ = h.serial;
+	else if (h.kind == result_kind::init_failed) // a mistake, which would be made again
+		give_up_locked(("its initializer failed: " +
+				std::string(reinterpret_cast<const char *>(m) + sizeof(h), len - sizeof(h))).c_str());
+	return h.kind >= result_kind::fence;
+}
+
 void core::apply(const std::byte *m, std::size_t len)
 {
 	result_head h;
@@ -189,9 +200,7 @@ void core::apply(const std::byte *m, std::size_t len)
 	if (len < sizeof(h))
 		return;
 	std::memcpy(&h, m, sizeof(h));
-	if (h.kind == result_kind::fence && static_cast<std::int32_t>(h.serial - fence_seen_) > 0)
-		fence_seen_ = h.serial;
-	record *r = awaited(h);
+	record *r = hear(h, m, len) ? nullptr : awaited(h);
 	if (!r)
 		return;
 	if (h.kind == result_kind::piece) // a last, short one
@@ -208,7 +217,7 @@ void core::apply_held(std::unique_ptr<held_message> held)
 
 	if (len >= sizeof(h))
 		std::memcpy(&h, m, sizeof(h));
-	record *r = awaited(h);
+	record *r = hear(h, m, len) ? nullptr : awaited(h);
 	if (!r)
 		return;
 	if (h.kind == result_kind::piece)

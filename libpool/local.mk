@@ -14,6 +14,7 @@ libpool_la_SOURCES = \
 	libpool/monitor.cpp \
 	libpool/peer.cpp libpool/peer.h \
 	libpool/pool.cpp \
+	libpool/progress.cpp \
 	libpool/room.cpp \
 	libpool/worker.cpp
 libpool_la_LIBADD  = libchannels.la

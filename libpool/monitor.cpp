@@ -106,7 +106,8 @@ void core::bury(std::vector<ch_exit> &dead)
 	lock l(m_);
 	for (const ch_exit &e : dead)
 		settle(e, again);
-	see_to_initializer();
+	if (opt_.initializer && early_deaths_ >= opt_.max_attempts)
+		give_up_locked("its initializer kills the workers");
 	if (is_hopeless())
 		give_up_locked("its workers die as soon as they are started");
 	wake_done();
@@ -115,18 +116,6 @@ void core::bury(std::vector<ch_exit> &dead)
 	l.unlock();
 	for (const outgoing &o : again)
 		send_ticket(o);
-}
-
-// An initializer that fails is a mistake, and would fail again.
-void core::see_to_initializer() noexcept
-{
-	board &b = room_->head();
-
-	// [B8] pairs with [B8] in worker.cpp: the text is whole.
-	if (b.init_failed.load(std::memory_order_acquire) == 2)
-		give_up_locked((std::string("its initializer failed: ") + b.init_error).c_str());
-	else if (opt_.initializer && early_deaths_ >= opt_.max_attempts)
-		give_up_locked("its initializer kills the workers");
 }
 
 // No worker has got as far as to take a task for a while, though many were started.

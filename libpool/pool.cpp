@@ -123,6 +123,11 @@ std::size_t chunker::next(std::optional<std::size_t> left) const noexcept
 	return left ? std::clamp<std::size_t>(*left / (2 * workers_), 1, size_) : size_;
 }
 
+std::size_t batch_chunk(core &c, map_options o, std::size_t items) noexcept
+{
+	return o.chunk ? o.chunk : items / (4 * worker_count(c)) + 1;
+}
+
 void chunker::learn(std::size_t items, std::uint64_t elapsed_ns) noexcept
 {
 	const std::size_t ideal = items * chunk_goal_ns / std::max<std::uint64_t>(1, elapsed_ns);

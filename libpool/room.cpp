@@ -47,13 +47,15 @@ void room::make(std::size_t memory, std::uint32_t spin_ns)
 	check(ch_pool_create(&attr, &pool_));
 	// Void tickets (of what was taken back, or queued again) lie in the channel beside the live ones.
 	// One that is full makes who submits wait, as being short of slots does: the other priorities' may be small.
-	for (const priority l : {priority::normal, priority::high, priority::low})
-		tasks_[static_cast<int>(l)] = make_channel(pool_, std::min(2 * nr_slots_, l == priority::normal ? 1u << 20 : 512u),
-							   sizeof(ticket), spin_ns);
+	for (const priority l : {priority::normal, priority::high, priority::low}) {
+		const std::uint32_t most = l == priority::normal ? 1u << 20 : 512;
+
+		tasks_[static_cast<int>(l)] = make_channel(pool_, std::min(2 * nr_slots_, most), sizeof(ticket), spin_ns);
+	}
 	// Each worker says once that it is ready, whether or not anybody reads.
 	results_ = make_channel(pool_, std::min(nr_slots_ + nr_desks_, 1u << 20), small_message, spin_ns);
 	check(ch_pool_alloc(pool_, sizeof(board) + nr_desks_ * sizeof(desk) + nr_slots_ * sizeof(slot), CH_TRY, &p));
-	board_ = new (p) board{nr_slots_, nr_desks_, 0, 0, 0, {}, {}};
+	board_ = new (p) board{nr_slots_, nr_desks_, 0, 0, {}};
 	desks_ = new (board_ + 1) desk[nr_desks_]{};
 	slots_ = reinterpret_cast<slot *>(desks_ + nr_desks_);
 	for (std::uint32_t i = 0; i < nr_slots_; i++) {

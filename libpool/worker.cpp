@@ -131,6 +131,7 @@ public:
 
 private:
 	void initialize();
+	void tell(result_kind kind, const std::string &text);
 	ssize_t next();
 	void run(ticket t);
 	void call(const slot &s);
@@ -144,22 +145,9 @@ private:
 	unsigned nr_run_ = 0;
 };
 
-// Only the first of all that fail says why.
-void report_failure(board &b, const error_record &e)
-{
-	std::uint32_t none = 0;
-
-	if (!b.init_failed.compare_exchange_strong(none, 1, std::memory_order_relaxed)) // [B8] says the rest
-		return;
-	std::snprintf(b.init_error, sizeof(b.init_error), "%s: %s", e.type.c_str(), e.what.c_str());
-	b.init_failed.store(2, std::memory_order_release); // [B8] pairs with [B8] in monitor.cpp
-}
-
 // Relaxed, here and below: what the desk says is read after our death, or as a picture of the moment.
 void worker::initialize()
 {
-	const result_head h{me_, 0, result_kind::ready, 0};
-
 	desk_.at.store(stage::initializing, std::memory_order_relaxed);
 	context.exists = true;
 	context.worker = me_;
@@ -169,11 +157,23 @@ void worker::initialize()
 	} catch (const abi::__forced_unwind &) {
 		throw;
 	} catch (...) {
-		report_failure(room_.head(), current_error());
+		const error_record e = current_error();
+
+		tell(result_kind::init_failed, e.type + ": " + e.what);
 		throw error(ECANCELED, "its initializer failed");
 	}
 	desk_.at.store(stage::ready, std::memory_order_relaxed);
-	const int rc = ch_channel_send(room_.results(), &h, sizeof(h), CH_FOREVER);
+	tell(result_kind::ready, {});
+}
+
+// Something that is no task's result.
+void worker::tell(result_kind kind, const std::string &text)
+{
+	const result_head h{me_, 0, kind, 0};
+	std::string m(reinterpret_cast<const char *>(&h), sizeof(h));
+
+	m += text;
+	const int rc = ch_channel_send(room_.results(), m.data(), m.size(), CH_FOREVER);
 	if (rc == -EPIPE || rc == -ESTALE)
 		throw pool_ended();
 	check(rc);
@@ -316,6 +316,15 @@ bool is_cancelled() noexcept
 } // namespace ch::this_task
 
 namespace ch::detail {
+
+void add_errors(result_sink &out, std::span<const std::byte> results, const std::vector<flat_error> &errors)
+{
+	const std::vector<std::byte> kept(results.begin(), results.end());
+	const std::span<std::byte> room = out.space(kept.size() + archive::size(errors));
+
+	std::memcpy(room.data(), kept.data(), kept.size());
+	archive::write(room.subspan(kept.size()), errors);
+}
 
 int worker_main(const void *arg, std::size_t)
 {

@@ -293,6 +293,8 @@ public:
 		in_ = in_.subspan(n);
 	}
 	std::size_t left() const noexcept { return in_.size(); }
+	// The bytes that are left, where they lie.
+	std::span<const std::byte> rest() const noexcept { return in_; }
 	// The next value by value.
 	template <class T> T next()
 	{

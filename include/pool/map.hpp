@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// map.hpp - pool.map(): results in order, made as they are asked for.
+// map.hpp - pool.map() and its kin: results made as they are asked for, in order or as they come.
 //
 // The input is read only as far ahead as the workers can use, so it may be endless or expensive. Items travel in
 // chunks. Dereferencing an iterator gives the result of its item, or throws what f threw for this item; the
@@ -8,33 +8,16 @@
 #include <deque>
 #include <iterator>
 #include <optional>
-#include <pool/future.hpp>
+#include <pool/chunk.hpp>
+#include <pool/options.hpp>
+#include <pool/progress.hpp>
+#include <pool/wait.hpp>
 #include <ranges>
 #include <vector>
 
 namespace ch {
 
 namespace detail {
-
-// Room for a task's bytes in shared memory, from the moment there is a place for it until it is sent.
-class CH_API draft {
-public:
-	// Waits for a place.
-	draft(core &c, std::uint64_t name, std::size_t len, const task_options *o = nullptr);
-	~draft(); // gives the place back, unless committed
-	draft(const draft &) = delete;
-	draft &operator=(const draft &) = delete;
-	std::span<std::byte> room() const noexcept { return {data_, len_}; }
-	task_ref commit() noexcept;
-
-private:
-	core &core_;
-	task *task_ = nullptr;
-	std::size_t len_;
-	std::byte *data_ = nullptr;
-};
-
-CH_API unsigned worker_count(const core &c) noexcept;
 
 // A range, or a reference to one. (As std::views::all, which clang 14 cannot compile with libstdc++.)
 template <class Rg> class kept {
@@ -54,6 +37,67 @@ private:
 	Rg *r_;
 };
 
+// What is under way, taken out in the order in which it was put in.
+template <class B> class in_order {
+public:
+	std::size_t size() const noexcept { return q_.size(); }
+	void push(B b) { q_.push_back(std::move(b)); }
+	void push_first(B b) { q_.push_front(std::move(b)); }
+	B pop()
+	{
+		B b = std::move(q_.front());
+
+		q_.pop_front();
+		is_ready(*b.task, CH_FOREVER);
+		return b;
+	}
+	template <class F> void each(F f)
+	{
+		for (B &b : q_)
+			f(b);
+	}
+
+private:
+	std::deque<B> q_;
+};
+
+// The same, as they end.
+template <class B> class as_they_end {
+public:
+	std::size_t size() const noexcept { return at_.size() - free_.size(); }
+	void push(B b)
+	{
+		if (free_.empty()) {
+			free_.push_back(at_.size());
+			at_.emplace_back();
+		}
+		const std::size_t i = free_.back();
+
+		group_->add(*b.task, i);
+		free_.pop_back();
+		at_[i] = std::move(b);
+	}
+	void push_first(B b) { push(std::move(b)); }
+	B pop()
+	{
+		const std::size_t i = group_->next(CH_FOREVER).value();
+
+		free_.push_back(i);
+		return std::move(at_[i]);
+	}
+	template <class F> void each(F f)
+	{
+		for (B &b : at_)
+			if (b.task)
+				f(b);
+	}
+
+private:
+	std::vector<B> at_;
+	std::vector<std::size_t> free_;
+	std::unique_ptr<group> group_ = std::make_unique<group>();
+};
+
 // How many items the next chunk takes.
 class CH_API chunker {
 public:
@@ -69,7 +113,7 @@ private:
 } // namespace detail
 
 // Rg as std::forward deduces it: the range itself, which is kept, or a reference to one, which must stay.
-template <class F, class Rg> class mapped {
+template <class F, class Rg, bool IsOrdered> class mapped {
 	using range = std::remove_reference_t<Rg>;
 	using item = archive::carrier_t<std::ranges::range_value_t<range>>;
 	static_assert(std::is_invocable_v<F &, item>, "the callable cannot be called with an item of the range, by value");
@@ -78,16 +122,19 @@ public:
 	using result = detail::item_result<F, item>;
 
 	mapped(std::shared_ptr<detail::core> c, F f, Rg &&in, map_options o)
-	    : core_(std::move(c)), f_(std::move(f)), in_(std::forward<Rg>(in)), chunker_(o, detail::worker_count(*core_))
+	    : core_(std::move(c)), f_(std::move(f)), in_(std::forward<Rg>(in)), o_(o), name_(o.task.name),
+	      chunker_(o, detail::worker_count(*core_))
 	{
+		o_.task.name = name_;
 	}
 	mapped(mapped &&) = default; // before begin() only
 	// What has not begun is taken back; what runs is not waited for.
 	~mapped()
 	{
-		for (batch &b : flying_)
+		flying_.each([](batch &b) {
 			if (b.task)
 				detail::cancel(*b.task);
+		});
 	}
 
 	class iterator {
@@ -97,7 +144,9 @@ public:
 
 		iterator() = default;
 		explicit iterator(mapped *m) : m_(m) {}
-		result &operator*() const { return m_->current(); }
+		result &operator*() const { return m_->here_.at(m_->at_); }
+		// The place of its item in the input, from 0.
+		std::size_t index() const noexcept { return m_->first_ + m_->at_; }
 		iterator &operator++()
 		{
 			m_->advance();
@@ -107,7 +156,7 @@ public:
 		friend bool operator==(const iterator &i, std::default_sentinel_t) { return i.is_at_end(); }
 
 	private:
-		bool is_at_end() const noexcept { return m_->is_done(); }
+		bool is_at_end() const noexcept { return m_->at_ == m_->here_.size(); }
 
 		mapped *m_ = nullptr;
 	};
@@ -116,6 +165,8 @@ public:
 	{
 		if (!it_) {
 			it_.emplace(std::ranges::begin(in_.get()));
+			if (o_.progress)
+				bar_.emplace(o_.progress, left().value_or(0));
 			fill();
 			land();
 		}
@@ -134,11 +185,14 @@ public:
 	}
 
 private:
+	static constexpr bool is_flat = detail::goes_flat<F, item>;
+
 	struct batch {
 		detail::task_ref task;
 		std::vector<item> items; // kept until the result is there: to begin one by one what killed a worker together
+		std::size_t first = 0;
 	};
-	using landed = std::variant<result, detail::error_record, std::exception_ptr>;
+	using flight = std::conditional_t<IsOrdered, detail::in_order<batch>, detail::as_they_end<batch>>;
 
 	bool has_input() { return *it_ != std::ranges::end(in_.get()); }
 	std::optional<std::size_t> left()
@@ -148,13 +202,18 @@ private:
 		else
 			return std::nullopt;
 	}
-	detail::task_ref send(const std::vector<item> &items)
+	void read(std::vector<item> &to, std::size_t n)
 	{
-		const detail::shipped<F> fn(f_);
-		detail::draft d(*core_, detail::chunk_name<F, item>(), archive::size(fn, items));
+		if constexpr (std::ranges::random_access_range<range> &&
+			      std::is_same_v<item, std::ranges::range_value_t<range>>) {
+			const auto m = static_cast<std::ptrdiff_t>(std::min(n, left().value_or(n)));
 
-		archive::write(d.room(), fn, items);
-		return d.commit();
+			to.assign(*it_, *it_ + m);
+			*it_ += m;
+		} else {
+			for (to.clear(); n && has_input(); n--, ++*it_)
+				to.push_back(detail::as_carried(**it_));
+		}
 	}
 	// Keeps the window full.
 	void fill()
@@ -162,44 +221,41 @@ private:
 		while (flying_.size() < chunker_.window() && has_input()) {
 			batch b;
 
-			for (std::size_t n = chunker_.next(left()); n && has_input(); n--, ++*it_)
-				b.items.push_back(detail::as_carried(**it_));
-			b.task = send(b.items);
-			flying_.push_back(std::move(b));
+			b.items = std::move(spare_);
+			b.first = nr_read_;
+			read(b.items, chunker_.next(left()));
+			nr_read_ += b.items.size();
+			b.task = detail::send_chunk(*core_, f_, b.items, o_.task);
+			flying_.push(std::move(b));
 		}
 	}
-	// Waits for the oldest chunk. Afterwards there is a current result, unless all is done.
+	// Waits for the next chunk. Afterwards there is a current result, unless all is done.
 	void land()
 	{
+		nr_given_ += here_.size();
+		if (bar_)
+			bar_->show(nr_given_);
 		at_ = 0;
 		here_.clear();
-		while (here_.empty() && !flying_.empty()) {
-			batch b = std::move(flying_.front());
+		while (here_.size() == 0 && flying_.size()) {
+			batch b = flying_.pop();
 
-			flying_.pop_front();
-			detail::is_ready(*b.task, CH_FOREVER);
 			unpack(b);
+			spare_ = std::move(b.items);
 			fill();
 		}
 	}
 	void unpack(batch &b)
 	{
-		if (b.task->what == detail::outcome::value) {
-			auto r = archive::read<detail::chunk_result<result>>(b.task->bytes());
+		const std::size_t n = b.items.size();
 
-			chunker_.learn(r.items.size(), r.elapsed_ns);
-			for (auto &i : r.items) {
-				if (i.index() == 0)
-					here_.emplace_back(std::in_place_index<0>, std::get<0>(std::move(i)));
-				else
-					here_.emplace_back(std::in_place_index<1>, std::get<1>(std::move(i)));
-			}
-		} else if (b.task->what == detail::outcome::died && b.items.size() > 1) {
+		first_ = b.first;
+		if (b.task->what == detail::outcome::value)
+			chunker_.learn(n, here_.take(std::move(b.task), n));
+		else if (b.task->what == detail::outcome::died && n > 1)
 			one_by_one(b);
-		} else {
-			for (std::size_t i = 0; i < b.items.size(); i++)
-				here_.emplace_back(std::in_place_index<2>, why(*b.task));
-		}
+		else
+			here_.take_failure(detail::exception_of(*b.task), n);
 	}
 	// Some item kills workers: the others of its chunk shall not go down with it.
 	void one_by_one(batch &b)
@@ -209,28 +265,10 @@ private:
 
 			single.items.push_back(std::move(b.items.back()));
 			b.items.pop_back();
-			single.task = send(single.items);
-			flying_.push_front(std::move(single));
+			single.first = b.first + b.items.size();
+			single.task = detail::send_chunk(*core_, f_, single.items, o_.task);
+			flying_.push_first(std::move(single));
 		}
-	}
-	static std::exception_ptr why(const detail::task &t)
-	{
-		try {
-			detail::throw_outcome(t);
-		} catch (...) {
-			return std::current_exception();
-		}
-	}
-	bool is_done() const noexcept { return at_ == here_.size(); }
-	result &current()
-	{
-		landed &l = here_[at_];
-
-		if (const auto *e = std::get_if<1>(&l))
-			detail::rethrow(*e);
-		if (const auto *e = std::get_if<2>(&l))
-			std::rethrow_exception(*e);
-		return std::get<0>(l);
 	}
 	void advance()
 	{
@@ -241,11 +279,15 @@ private:
 	std::shared_ptr<detail::core> core_;
 	F f_;
 	detail::kept<Rg> in_;
+	map_options o_;
+	std::string name_;
 	detail::chunker chunker_;
 	std::optional<std::ranges::iterator_t<range>> it_;
-	std::deque<batch> flying_;
-	std::vector<landed> here_;
-	std::size_t at_ = 0;
+	flight flying_;
+	std::vector<item> spare_; // of a chunk that was dealt with: its memory is used again
+	detail::landing<result, is_flat> here_;
+	std::size_t at_ = 0, first_ = 0, nr_read_ = 0, nr_given_ = 0;
+	std::optional<progress_bar> bar_;
 };
 
 } // namespace ch

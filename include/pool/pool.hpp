@@ -10,6 +10,7 @@
 // Workers are forked from a small process that is made with the pool: create pools early, before threads where
 // possible. They have the memory of that moment; what a task needs of later comes by captures and arguments.
 #pragma once
+#include <pool/batch.hpp>
 #include <pool/context.hpp>
 #include <pool/future.hpp>
 #include <pool/map.hpp>
@@ -47,11 +48,37 @@ public:
 	// Runs f(args...) in a worker and waits: submit(...).get().
 	template <class... A> auto apply(A &&...args) { return submit(std::forward<A>(args)...).get(); }
 
+	// submit(), under the name it has elsewhere; then(), on_done() of the future take callbacks.
+	template <class... A> auto apply_async(A &&...args) { return submit(std::forward<A>(args)...); }
+
 	// f(item) for each item of a range, in order: an input range of results, see map.hpp.
 	template <class F, std::ranges::input_range Rg> auto map(F &&f, Rg &&range, map_options o = {})
 	{
-		core(); // throws if there is none
-		return mapped<std::decay_t<F>, Rg>(core_, std::forward<F>(f), std::forward<Rg>(range), o);
+		return make_map<true>(std::forward<F>(f), std::forward<Rg>(range), o);
+	}
+	// As they come; the iterator's index() says whose a result is.
+	template <class F, std::ranges::input_range Rg> auto map_unordered(F &&f, Rg &&range, map_options o = {})
+	{
+		return make_map<false>(std::forward<F>(f), std::forward<Rg>(range), o);
+	}
+	// The items are tuples or pairs: f(a, b, ...).
+	template <class F, std::ranges::input_range Rg> auto starmap(F &&f, Rg &&range, map_options o = {})
+	{
+		return map(detail::spread<std::decay_t<F>>{f}, std::forward<Rg>(range), o);
+	}
+	template <class F, std::ranges::input_range Rg> auto starmap_unordered(F &&f, Rg &&range, map_options o = {})
+	{
+		return map_unordered(detail::spread<std::decay_t<F>>{f}, std::forward<Rg>(range), o);
+	}
+	// Submits everything now, and gives one handle for it: see batch.hpp. In chunks of about a quarter of each
+	// worker's share, if o names none.
+	template <class F, std::ranges::input_range Rg> auto map_async(F &&f, Rg &&range, map_options o = {})
+	{
+		return detail::send_batch<std::decay_t<F>>(core(), f, range, o);
+	}
+	template <class F, std::ranges::input_range Rg> auto starmap_async(F &&f, Rg &&range, map_options o = {})
+	{
+		return map_async(detail::spread<std::decay_t<F>>{f}, range, o);
 	}
 
 	// No more tasks; those that were submitted are done.
@@ -87,6 +114,12 @@ private:
 
 		archive::write(d.room(), fn, detail::as_sent(args)...);
 		return detail::future_access::make<R>(d.commit());
+	}
+
+	template <bool IsOrdered, class F, class Rg> auto make_map(F &&f, Rg &&range, const map_options &o)
+	{
+		core(); // throws if there is none
+		return mapped<std::decay_t<F>, Rg, IsOrdered>(core_, std::forward<F>(f), std::forward<Rg>(range), o);
 	}
 
 	detail::core &core() const;

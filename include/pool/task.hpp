@@ -49,9 +49,37 @@ template <class F>
 inline constexpr bool goes_by_memcpy = std::is_trivially_copyable_v<F> ||
 	(std::is_trivially_copy_constructible_v<F> && std::is_trivially_destructible_v<F>);
 
-// A callable as bytes. Three ways; the archive's calls are the same for all.
+// A callable of several arguments as one of a tuple (starmap).
+template <class F> struct spread {
+	F f;
+
+	template <class T>
+	auto operator()(T &&t) -> decltype(std::apply(std::declval<F &>(), std::forward<T>(t)))
+	{
+		return std::apply(f, std::forward<T>(t));
+	}
+};
+template <class F> inline constexpr bool is_spread = false;
+template <class F> inline constexpr bool is_spread<spread<F>> = true;
+
+// A pointer to a member function is two words (Itanium C++ ABI): the function's address or, for a virtual one, its
+// place in the table, and what is added to this. Only the address differs from process to process.
+struct member_words {
+	std::uintptr_t fn;
+	std::ptrdiff_t adjust;
+
+	bool is_virtual() const noexcept
+	{
+#if defined(__aarch64__) || defined(__arm__)
+		return adjust & 1;
+#else
+		return fn & 1;
+#endif
+	}
+};
+
+// A callable as bytes. The archive's calls are the same for all ways.
 template <class F> class shipped {
-	static_assert(!std::is_member_pointer_v<F>, "a member function: wrap it in a lambda");
 	static_assert(is_function_pointer<F> || archive::is_custom<F> || goes_by_memcpy<F>,
 		      "a task's callable is sent to another process: what it captures must be trivially copyable (pass "
 		      "strings, containers and the like as arguments instead), or it needs a serialize(Archive &)");
@@ -89,7 +117,59 @@ private:
 };
 
 template <class F>
-	requires(!is_function_pointer<F> && !archive::is_custom<F>)
+	requires(std::is_member_function_pointer_v<F>)
+class shipped<F> {
+public:
+	explicit shipped(const F &f) { std::memcpy(&w_, &f, sizeof(w_)); }
+	template <class A> void save(A &ar) const
+	{
+		static_assert(sizeof(F) == sizeof(member_words));
+		std::uint64_t fn = w_.fn;
+
+		if constexpr (!std::is_same_v<A, archive::sizer>)
+			fn = w_.is_virtual() ? w_.fn : name_of(reinterpret_cast<const void *>(w_.fn));
+		ar(w_.is_virtual(), fn, w_.adjust);
+	}
+
+private:
+	member_words w_;
+};
+
+template <class F>
+	requires(std::is_member_function_pointer_v<F>)
+class unshipped<F> {
+public:
+	explicit unshipped(archive::reader &ar)
+	{
+		const bool is_virtual = ar.next<bool>();
+		const auto fn = ar.next<std::uint64_t>();
+		const member_words w{is_virtual ? static_cast<std::uintptr_t>(fn)
+						: reinterpret_cast<std::uintptr_t>(address_of(fn)),
+				     ar.next<std::ptrdiff_t>()};
+
+		std::memcpy(&f_, &w, sizeof(w));
+	}
+	F &get() noexcept { return f_; }
+
+private:
+	F f_{};
+};
+
+template <class F> class shipped<spread<F>> : public shipped<F> {
+public:
+	explicit shipped(const spread<F> &s) : shipped<F>(s.f) {}
+};
+template <class F> class unshipped<spread<F>> {
+public:
+	explicit unshipped(archive::reader &ar) : whole_{unshipped<F>(ar).get()} {}
+	spread<F> &get() noexcept { return whole_; }
+
+private:
+	spread<F> whole_;
+};
+
+template <class F>
+	requires(!is_function_pointer<F> && !archive::is_custom<F> && !std::is_member_function_pointer_v<F> && !is_spread<F>)
 class unshipped<F> {
 public:
 	explicit unshipped(archive::reader &ar)
@@ -152,61 +232,6 @@ template <class F, class... A> void call(std::span<const std::byte> in, result_s
 template <class F, class... A> std::uint64_t call_name()
 {
 	static const std::uint64_t name = name_of(code_address(&call<F, A...>));
-
-	return name;
-}
-
-// A chunk of map: one result or one error for each item.
-template <class R> struct chunk_result {
-	std::uint64_t elapsed_ns = 0;
-	std::vector<std::variant<R, error_record>> items;
-
-	template <class A> void serialize(A &ar) { ar(elapsed_ns, items); }
-};
-
-CH_API std::uint64_t now_ns() noexcept;
-
-// std::monostate where F returns nothing.
-template <class F, class A>
-using item_result = std::conditional_t<std::is_void_v<std::invoke_result_t<F &, A>>, std::monostate,
-				       archive::carrier_t<std::invoke_result_t<F &, A>>>;
-
-template <class F, class A> void run_item(F &f, A &item, std::variant<item_result<F, A>, error_record> &out)
-{
-	try {
-		if constexpr (std::is_void_v<std::invoke_result_t<F &, A>>)
-			std::invoke(f, std::move(item));
-		else
-			out.template emplace<0>(as_carried(std::invoke(f, std::move(item))));
-	} catch (const abi::__forced_unwind &) { // the thread is being ended: not ours to stop
-		throw;
-	} catch (...) {
-		out.template emplace<1>(current_error());
-	}
-}
-
-template <class F, class A> void call_chunk(std::span<const std::byte> in, result_sink &out)
-{
-	archive::reader ar(in);
-	unshipped<F> f(ar);
-	std::vector<A> items;
-	chunk_result<item_result<F, A>> r;
-
-	ar(items);
-	r.items.resize(items.size());
-	const std::uint64_t begin = now_ns();
-	for (std::size_t i = 0; i < items.size(); i++) {
-		A item(std::move(items[i]));
-
-		run_item(f.get(), item, r.items[i]);
-	}
-	r.elapsed_ns = now_ns() - begin;
-	out.put(r);
-}
-
-template <class F, class A> std::uint64_t chunk_name()
-{
-	static const std::uint64_t name = name_of(code_address(&call_chunk<F, A>));
 
 	return name;
 }
