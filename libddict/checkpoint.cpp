@@ -19,7 +19,7 @@ int manager::enter(const call &c, bool &has_to_wait)
 		const std::uint64_t oldest = at >= rules_.working_set ? at - rules_.working_set + 1 : 0;
 
 		for (std::uint64_t r = store_.oldest(); r < std::min(oldest, newest_ + 1); r++) {
-			if (!may_retire(r)) {
+			if (!may_retire(r, c.head.client)) {
 				has_to_wait = true;
 				return 0;
 			}
@@ -34,10 +34,10 @@ int manager::enter(const call &c, bool &has_to_wait)
 	return 0;
 }
 
-bool manager::may_retire(std::uint64_t checkpoint)
+bool manager::may_retire(std::uint64_t checkpoint, std::uint64_t for_whom)
 {
 	return (!rules_.wait_for_keys || keys_are_complete(checkpoint)) &&
-	       (!rules_.wait_for_writers || writers_have_gone_on(checkpoint));
+	       (!rules_.wait_for_writers || writers_have_gone_on(checkpoint, for_whom));
 }
 
 static bool is_written_at(const entry &e, std::uint64_t at)
@@ -72,8 +72,8 @@ bool manager::keys_are_complete(std::uint64_t checkpoint)
 	return true;
 }
 
-// Clients that have gone are waited for by nobody.
-bool manager::writers_have_gone_on(std::uint64_t checkpoint) const
+// Who asks has gone on by asking; clients that have gone altogether are waited for by nobody.
+bool manager::writers_have_gone_on(std::uint64_t checkpoint, std::uint64_t for_whom) const
 {
 	const auto of = writers_.find(checkpoint);
 
@@ -82,7 +82,7 @@ bool manager::writers_have_gone_on(std::uint64_t checkpoint) const
 	return std::all_of(of->second.begin(), of->second.end(), [&](std::uint64_t id) {
 		const std::size_t i = id & 0xffff;
 
-		if (i >= clients_.size() || clients_[i].id != id)
+		if (i >= clients_.size() || clients_[i].id != id || id == for_whom)
 			return true;
 		return std::any_of(std::next(of), writers_.end(),
 				   [&](const auto &later) { return later.second.count(id) != 0; });

@@ -87,9 +87,13 @@ public:
 	void start(call &c, unsigned m, const outgoing &out);
 	// The same in steps: room for a value of up to cap bytes in a message of its own, which is written in place,
 	// and then sent.
-	ch::message claim_for(unsigned m, const outgoing &out, std::size_t cap);
-	static std::span<std::byte> value_in(const ch::message &msg, const outgoing &out);
-	void start_claimed(call &c, unsigned m, const outgoing &out, ch::message &msg);
+	struct claimed {
+		ch::message message;
+		std::size_t voff = 0;
+		std::span<std::byte> value() const { return message.bytes().subspan(voff); }
+	};
+	claimed claim_for(unsigned m, const outgoing &out, std::size_t cap);
+	void start_claimed(call &c, unsigned m, const outgoing &out, claimed &room);
 	// Until its reply is there; throws if none will come, or with ETIMEDOUT: then it is forgotten.
 	const reply &wait(call &c, std::int64_t until = -1);
 	// What the manager's threads of control have sent so far is handed to its calls, without waiting.

@@ -132,12 +132,12 @@ void connection::say_hello(unsigned m, link &l)
 	l.is_up.store(true, std::memory_order_release);
 }
 
-// Where a value begins in a message: behind header and key, and in a block of its own at a place good for copying.
-static std::size_t place_of(const outgoing &out, bool is_large)
+// Where a value begins in a message: behind header and key, and if it is long, at a place good for copying.
+static std::size_t place_of(const outgoing &out, std::size_t cap)
 {
 	const std::size_t at = sizeof(request) + out.key.size();
 
-	return is_large ? round_up(at, value_align) : at;
+	return cap >= aligned_from ? round_up(at, value_align) : at;
 }
 
 static request head_of(const outgoing &out, std::uint64_t client, std::size_t voff)
@@ -157,39 +157,37 @@ static request head_of(const outgoing &out, std::uint64_t client, std::size_t vo
 void connection::start(call &c, unsigned m, const outgoing &out)
 {
 	link &l = up(m);
-	const std::size_t voff = place_of(out, false);
+	const std::size_t voff = place_of(out, 0);
 
 	if (out.key.size() > key_max)
 		refuse(EMSGSIZE, "ddict: a key is longer than 64 KiB");
 	if (voff + out.vlen <= inline_max)
 		return send_small(c, m, l, head_of(out, l.client, voff), out);
-	ch::message msg = claim_for(m, out, out.vlen);
+	claimed room = claim_for(m, out, out.vlen);
 
 	if (out.write)
-		(*out.write)(value_in(msg, out));
-	start_claimed(c, m, out, msg);
+		(*out.write)(room.value());
+	start_claimed(c, m, out, room);
 }
 
 // Room for a value of so many bytes in a message of its own.
-ch::message connection::claim_for(unsigned m, const outgoing &out, std::size_t cap)
+connection::claimed connection::claim_for(unsigned m, const outgoing &out, std::size_t cap)
 {
 	link &l = up(m);
 
 	if (out.key.size() > key_max)
 		refuse(EMSGSIZE, "ddict: a key is longer than 64 KiB");
-	return claim(m, l, place_of(out, true) + cap, out);
-}
+	const std::size_t voff = place_of(out, cap);
 
-std::span<std::byte> connection::value_in(const ch::message &msg, const outgoing &out)
-{
-	return msg.bytes().subspan(place_of(out, true));
+	return {claim(m, l, voff + cap, out), voff};
 }
 
 // The value is written, and out.vlen bytes of it count. Memory came first: whoever waits for it holds no credit.
-void connection::start_claimed(call &c, unsigned m, const outgoing &out, ch::message &msg)
+void connection::start_claimed(call &c, unsigned m, const outgoing &out, claimed &room)
 {
 	link &l = up(m);
-	request head = head_of(out, l.client, place_of(out, true));
+	request head = head_of(out, l.client, room.voff);
+	ch::message &msg = room.message;
 
 	msg.shrink(head.voff + out.vlen);
 	claim_credit(c, m, out.until);

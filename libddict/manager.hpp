@@ -92,9 +92,9 @@ private:
 
 	// checkpoint.cpp
 	int enter(const call &c, bool &has_to_wait);
-	bool may_retire(std::uint64_t checkpoint);
+	bool may_retire(std::uint64_t checkpoint, std::uint64_t for_whom);
 	bool keys_are_complete(std::uint64_t checkpoint);
-	bool writers_have_gone_on(std::uint64_t checkpoint) const;
+	bool writers_have_gone_on(std::uint64_t checkpoint, std::uint64_t for_whom) const;
 	const version *readable(const call &c, bytes key, bool &has_to_wait);
 
 	// waiting.cpp

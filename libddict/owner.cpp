@@ -70,8 +70,9 @@ void owner::make_shards(unsigned nr, std::size_t memory, unsigned max_peers)
 {
 	const std::size_t each = std::max(memory / nr, least_memory);
 
+	// A sixth on top: blocks have sizes, and what a value falls short of its block, somebody has to pay for.
 	for (unsigned m = 0; m < nr; m++) {
-		memory_pool pool = memory_pool::create(each + each / 32 + request_channel_len, max_peers);
+		memory_pool pool = memory_pool::create(each + each / 6 + request_channel_len, max_peers);
 
 		shards_.push_back({std::move(pool), {}});
 		shards_.back().requests = ch::channel::create(shards_.back().pool,

@@ -117,6 +117,7 @@ inline constexpr std::size_t inline_value_max = inline_max - sizeof(reply); // t
 inline constexpr std::size_t page_max = 16 * 1024; // a batch or a page, when there is memory for it
 inline constexpr std::size_t key_max = 64 * 1024;  // bytes of a key
 inline constexpr std::size_t value_align = 64;     // of a value that has a block of its own
+inline constexpr std::size_t aligned_from = 4096;  // bytes; shorter ones lie right behind the key
 inline constexpr std::uint64_t scan_end = ~std::uint64_t{0};
 inline constexpr std::uint32_t scan_values = 1;
 inline constexpr std::uint32_t len_missing = ~std::uint32_t{0}; // instead of a length in a record: no such key

@@ -10,7 +10,7 @@ constexpr std::size_t first_cap = 64 * 1024;
 struct ddict_core::writer::state {
 	ddict_core core;
 	std::vector<std::byte> key;
-	ch::message room;
+	dd::connection::claimed room;
 	std::size_t len = 0, cap = 0;
 	unsigned manager;
 
@@ -25,7 +25,7 @@ void ddict_core::writer::state::reserve(std::size_t least)
 	dd::connection &co = core.conn();
 	const dd::outgoing o = out();
 	std::size_t want = std::max(least, 2 * cap);
-	ch::message bigger;
+	dd::connection::claimed bigger;
 
 	try {
 		bigger = co.claim_for(manager, o, want);
@@ -35,7 +35,7 @@ void ddict_core::writer::state::reserve(std::size_t least)
 		bigger = co.claim_for(manager, o, want = least);
 	}
 	if (len)
-		std::memcpy(dd::connection::value_in(bigger, o).data(), dd::connection::value_in(room, o).data(), len);
+		std::memcpy(bigger.value().data(), room.value().data(), len);
 	room = std::move(bigger);
 	cap = want;
 }
@@ -56,7 +56,7 @@ void ddict_core::writer::write(bytes piece)
 	if (piece.size() > s_->cap - s_->len)
 		s_->reserve(s_->len + piece.size());
 	if (!piece.empty())
-		std::memcpy(dd::connection::value_in(s_->room, s_->out()).data() + s_->len, piece.data(), piece.size());
+		std::memcpy(s_->room.value().data() + s_->len, piece.data(), piece.size());
 	s_->len += piece.size();
 }
 

@@ -11,6 +11,7 @@ tests_ddict_ddict_stress_LDADD   = libddict.la libchannels.la
 if HAVE_CRITERION
 check_PROGRAMS += \
 	tests/ddict/c_test \
+	tests/ddict/checkpoint_test \
 	tests/ddict/clients_test \
 	tests/ddict/death_test \
 	tests/ddict/full_test \
@@ -18,11 +19,15 @@ check_PROGRAMS += \
 	tests/ddict/hostile_test \
 	tests/ddict/more_ops_test \
 	tests/ddict/ops_test \
-	tests/ddict/parts_test
+	tests/ddict/parts_test \
+	tests/ddict/room_test
 endif
 tests_ddict_c_test_SOURCES         = tests/ddict/c_test.c
 tests_ddict_c_test_CPPFLAGS        = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_c_test_LDADD           = $(DDICT_TEST_LDADD)
+tests_ddict_checkpoint_test_SOURCES  = tests/ddict/checkpoint_test.cpp
+tests_ddict_checkpoint_test_CPPFLAGS = $(DDICT_TEST_CPPFLAGS)
+tests_ddict_checkpoint_test_LDADD    = $(DDICT_TEST_LDADD)
 tests_ddict_clients_test_SOURCES   = tests/ddict/clients_test.cpp
 tests_ddict_clients_test_CPPFLAGS  = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_clients_test_LDADD     = $(DDICT_TEST_LDADD)
@@ -47,6 +52,9 @@ tests_ddict_ops_test_LDADD         = $(DDICT_TEST_LDADD)
 tests_ddict_parts_test_SOURCES     = tests/ddict/parts_test.cpp libddict/place.cpp
 tests_ddict_parts_test_CPPFLAGS    = $(DDICT_TEST_CPPFLAGS) $(XXHASH_CFLAGS) -iquote $(top_srcdir)/libddict
 tests_ddict_parts_test_LDADD       = $(DDICT_TEST_LDADD) $(XXHASH_LIBS)
+tests_ddict_room_test_SOURCES      = tests/ddict/room_test.cpp
+tests_ddict_room_test_CPPFLAGS     = $(DDICT_TEST_CPPFLAGS)
+tests_ddict_room_test_LDADD        = $(DDICT_TEST_LDADD)
 
 if HAVE_CLI11
 dist_check_SCRIPTS += tests/ddict/wordfreq.sh
