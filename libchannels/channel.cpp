@@ -2,7 +2,7 @@
 // channel.cpp - what is particular to channels in an object's life (object.h), and what is asked of them.
 #include "config.h"
 #include "channel.h"
-#include "wait.h"
+#include "message.h"
 #include "watch.h"
 #include <channels/pollset.h>
 #include <cerrno>
@@ -11,8 +11,7 @@ namespace ch::core {
 
 static constexpr u32 DEFAULT_CAPACITY = 1024;
 static constexpr u32 DEFAULT_INLINE = 48;
-static constexpr u32 MAX_CAPACITY = 1u << 20;
-static constexpr u32 MAX_INLINE = 4032;
+static constexpr u32 MAX_INLINE = MAX_STRIDE - SLOT_HEAD;
 static constexpr u32 DEFAULT_WATCHERS = 8;
 
 // ---- the kind
@@ -24,20 +23,39 @@ static bool is_sound(u8 *at, u64 len, u32 max_peers) noexcept
 	return ring_open(r, at, len, max_peers);
 }
 
+static constexpr u32 SPINS[] = {0, CH_SPIN_ALWAYS, CH_SPIN_NEVER}; // CH_WAIT_...
+
+// What the handle knows of its channel; nobody uses it yet, or again after a fork.
+static void set_up(ch_channel *ch) noexcept
+{
+	const u32 wait = __atomic_load_n(&ch->r.h->wait, __ATOMIC_RELAXED); // once, as in ring_open
+	const u32 most = ch->r.inline_max < SHORT ? ch->r.inline_max : static_cast<u32>(SHORT);
+
+	ch->quick_send = ch->r.is_spsc ? 0 : most;
+	ch->quick_recv = ch->r.is_spsc || ch->r.urgent.slots ? 0 : most;
+	ch->quick_spsc = ch->r.is_spsc ? most : 0;
+	ch->default_spin = wait <= CH_WAIT_SLEEP ? SPINS[wait] : 0;
+	ch->self = peer_self();
+	for (auto &bound : ch->bound)
+		bound.store(0, relaxed);
+}
+
 static bool open(ch_object *o) noexcept
 {
-	ring &r = static_cast<ch_channel *>(o)->r;
+	ch_channel *ch = static_cast<ch_channel *>(o);
 
-	r.o = o;
-	return ring_open(r, o->block.addr, o->block.len, o->pool->seg->max_peers);
+	ch->r.o = ch->r.urgent.o = o;
+	if (!ring_open(ch->r, o->block.addr, o->block.len, o->pool->seg->max_peers))
+		return false;
+	set_up(ch);
+	if (o->spin_ns.load(relaxed) == 0) // a setting
+		o->spin_ns.store(ch->default_spin, relaxed);
+	return true;
 }
 
 static void wake(ch_segment *seg, u32 as, const block_place &b) noexcept
 {
-	channel_header *h = reinterpret_cast<channel_header *>(b.addr);
-
-	event_wake(h->not_empty, EVERYBODY);
-	event_wake(h->not_full, EVERYBODY);
+	ring_wake_all(reinterpret_cast<channel_header *>(b.addr));
 	watch_tell_all(seg, as, b);
 }
 
@@ -58,7 +76,11 @@ static void sweep(ch_segment *seg, const block_place &b, u32 dead) noexcept
 
 static void leave(ch_object *o, u32 me) noexcept
 {
-	ring_leave(static_cast<ch_channel *>(o)->r, o->pool->map, me);
+	const ring &r = static_cast<ch_channel *>(o)->r;
+
+	ring_leave(r, o->pool->map, me);
+	if (r.h->state.load(relaxed) != 0) // what it left there is to be seen
+		wake(o->pool->seg, me, o->block);
 }
 
 static void drain(ch_segment *seg, const block_place &b, u32 me) noexcept
@@ -82,7 +104,7 @@ static u32 poll_events(const ch_object *o, polled out[MAX_POLLED]) noexcept
 
 static u32 poll_look(ch_object *o, u32 mask) noexcept
 {
-	const ring &r = static_cast<ch_channel *>(o)->r;
+	ring &r = static_cast<ch_channel *>(o)->r;
 	const u64 state = r.h->state.load(relaxed); // who sets a flag tells us afterwards
 	u32 is = 0;
 
@@ -90,7 +112,7 @@ static u32 poll_look(ch_object *o, u32 mask) noexcept
 		return CH_POLL_CLOSED | CH_POLL_DESTROYED;
 	if (mask & (CH_POLL_IN | CH_POLL_EMPTY))
 		is |= ring_has_message(r) ? CH_POLL_IN : CH_POLL_EMPTY;
-	if (state & CHANNEL_CLOSING)
+	if (state & CHANNEL_ENDING)
 		return (is & mask) | CH_POLL_CLOSED;
 	if (mask & (CH_POLL_OUT | CH_POLL_FULL))
 		is |= ring_has_room(r) ? CH_POLL_OUT : CH_POLL_FULL;
@@ -134,18 +156,22 @@ static int read_channel_attr(const ch_channel_attr *attr, ch_channel_attr &a) no
 		a.max_watchers = DEFAULT_WATCHERS;
 	if (a.max_watchers > MAX_WATCHES)
 		return fail(-EINVAL, "channel: max_watchers %u is over %u", a.max_watchers, MAX_WATCHES);
-	if (a.capacity > MAX_CAPACITY)
-		return fail(-EINVAL, "channel: capacity %u is over %u", a.capacity, MAX_CAPACITY);
-	if (a.flags & ~CH_CHANNEL_ENDS_WITH_CREATOR)
-		return fail(-EINVAL, "channel: unknown flags %#x", a.flags);
+	if (a.capacity > MAX_SLOTS || a.urgent_capacity > MAX_SLOTS)
+		return fail(-EINVAL, "channel: capacity %u or %u is over %u", a.capacity, a.urgent_capacity, MAX_SLOTS);
+	if ((a.flags & ~ALL_CHANNEL_FLAGS) || a.wait > CH_WAIT_SLEEP)
+		return fail(-EINVAL, "channel: unknown flags %#x, or wait %u", a.flags, a.wait);
 	if (a.inline_max < 8 || a.inline_max > MAX_INLINE)
 		return fail(-EINVAL, "channel: inline_max %u is not in 8...%u", a.inline_max, MAX_INLINE);
+	if ((a.flags & CH_CHANNEL_SPSC) && (a.urgent_capacity || (a.flags & CH_CHANNEL_ACKNOWLEDGED)))
+		return fail(-EINVAL, "channel: one with one sender and one receiver has no urgent lane and no acknowledgements");
+	if ((a.flags & CH_CHANNEL_HANGS_UP) && !(a.flags & CH_CHANNEL_SPSC))
+		return fail(-EINVAL, "channel: only one with one sender and one receiver can hang up");
 	return 0;
 }
 
-static u32 lg_of(u32 capacity) noexcept
+static u32 power_of_two(u32 n) noexcept
 {
-	return capacity <= 2 ? 1 : 32 - static_cast<u32>(__builtin_clz(capacity - 1));
+	return n <= 1 ? n : 1u << (32 - __builtin_clz(n - 1));
 }
 
 } // namespace ch::core
@@ -161,15 +187,18 @@ int ch_channel_create(struct ch_pool *pool, const struct ch_channel_attr *attr, 
 		rc = fail(-EINVAL, "channel: out_ch is NULL");
 	if (rc < 0)
 		return rc;
-	const u32 lg = lg_of(a.capacity), stride = static_cast<u32>(round_up(SLOT_HEAD + a.inline_max, LINE));
+	const ring_shape shape{power_of_two(a.capacity), static_cast<u32>(round_up(SLOT_HEAD + a.inline_max, LINE)),
+			       power_of_two(a.urgent_capacity), a.flags};
 	return object_create(
 		pool, channel_kind, a.flags & CH_CHANNEL_ENDS_WITH_CREATOR, out_ch,
-		[=](u32 max_peers) { return ring_bytes(lg, stride, max_peers) + watch_bytes(a.max_watchers); },
+		[=](u32 max_peers) { return ring_bytes(shape, max_peers) + watch_bytes(a.max_watchers); },
 		[=](ch_channel &ch) {
-			ch.r.o = &ch;
-			ch.spin_ns.store(a.spin_ns, relaxed); // not given out yet
-			ring_format(ch.r, ch.block.addr, lg, stride, ch.pool->seg->max_peers);
+			ch.r.o = ch.r.urgent.o = &ch;
+			ring_format(ch.r, ch.block.addr, shape, ch.pool->seg->max_peers);
+			ch.r.h->wait = a.wait;
 			ch.r.h->object.nr_watches = a.max_watchers;
+			set_up(&ch);
+			ch.spin_ns.store(a.spin_ns ? a.spin_ns : ch.default_spin, relaxed); // not given out yet
 		});
 }
 
@@ -180,6 +209,8 @@ int ch_channel_attach(const struct ch_descr *descr, struct ch_channel **out_ch)
 
 void ch_channel_detach(struct ch_channel *ch)
 {
+	if (ch)
+		role_leave(ch);
 	object_detach(ch);
 }
 
@@ -223,7 +254,7 @@ int ch_channel_set_spin(struct ch_channel *ch, uint32_t spin_ns)
 {
 	if (!ch)
 		return fail(-EINVAL, "channel: NULL");
-	ch->spin_ns.store(spin_ns, relaxed); // a setting
+	ch->spin_ns.store(spin_ns ? spin_ns : ch->default_spin, relaxed); // a setting
 	return 0;
 }
 
@@ -241,5 +272,5 @@ ssize_t ch_channel_count(struct ch_channel *ch)
 {
 	const int rc = usable(ch);
 
-	return rc < 0 ? rc : static_cast<ssize_t>(ring_count(ch->r));
+	return rc < 0 ? rc : static_cast<ssize_t>(ring_count(ch->r) + (ch->r.urgent.slots ? ring_count(ch->r.urgent) : 0));
 }

@@ -13,6 +13,9 @@ namespace ch::core {
 	X(send_notified)                                                                                             \
 	X(recv_found) X(recv_claimed) X(recv_hinted) X(recv_copied) X(recv_block_taken) X(recv_delivered)            \
 	X(recv_notified) X(recv_tomb_skipping) X(recover_found) X(recover_claimed)                                   \
+	X(recov_announced) X(requeue_marked) X(requeue_offered) X(batch_claimed) X(batch_taken)                      \
+	X(spsc_filled) X(spsc_committed) X(spsc_read) X(spsc_delivered) X(spsc_sealing)                              \
+	X(role_taken) X(role_offered) X(role_ended)                                                                  \
 	X(event_registered) X(event_bumped) X(event_woken) X(event_slept)                                            \
 	X(block_allocated) X(block_freeing) X(block_freed)                                                           \
 	X(run_begun) X(run_tail_claimed) X(run_words_set) X(run_published) X(run_dissolving) X(run_undoing)          \
@@ -21,7 +24,7 @@ namespace ch::core {
 	X(object_finishing)                                                                                         \
 	X(watch_claimed) X(watch_armed) X(watch_disarmed) X(watch_marked) X(mark_leaf) X(mark_top)                  \
 	X(pollset_added) X(pollset_removing)                                                                        \
-	X(sweep_elected) X(sweep_tombed) X(sweep_block_given_back) X(sweep_recov_marked) X(sweep_recov_announced)    \
+	X(sweep_elected) X(sweep_tombed) X(sweep_block_given_back) X(sweep_recov_marked)                             \
 	X(sweep_recov_offered) X(sweep_rings_done) X(sweep_block_done) X(sweep_woken) X(sweep_slot_freed)
 
 enum crash_point : int {

@@ -8,7 +8,8 @@
 //   segment:  header | peer slots | user bytes
 //   pool:     header | page words | block words | pages          (in the user bytes of a segment)
 //   object:   header | attached-peer bits | what its kind needs           (in one block of a pool)
-//   channel:  ... P words | Q words | slots | watch words | watch references
+//   channel:  ... P words | Q words | slots, and for an urgent lane again its ends | P words | Q words | slots; with
+//             one sender and one receiver no P and Q words; at the end watch words | watch references
 //   poll set: ... marks of members
 #pragma once
 #include "atomic.h"
@@ -173,24 +174,52 @@ struct poll_set_header {
 static_assert(offsetof(poll_set_header, ready) == 64 && sizeof(poll_set_header) == 128, "shared layout: bump LAYOUT_VERSION");
 
 // ---- channel
-// State word of a channel: flags, and above them a count that grows with every message left by a dead reader until
-// somebody finds none any more. It is 0 as long as nothing is the matter.
-enum channel_state : u64 { CHANNEL_CLOSING = 1, CHANNEL_DESTROYED = 2, CHANNEL_FLAGS = 3, CHANNEL_RECOV = 4 };
+// State word of a channel: flags, and above them a count that grows with every message left by a reader that died or
+// gave it back, until somebody finds none any more. It is 0 as long as nothing is the matter.
+enum channel_state : u64 {
+	CHANNEL_CLOSING = 1,
+	CHANNEL_DESTROYED = 2,
+	CHANNEL_SENDER_LEFT = 4, // of a channel that hangs up: in good order, or by death
+	CHANNEL_SENDER_DIED = 8,
+	CHANNEL_RECEIVER_LEFT = 16,
+	CHANNEL_RECEIVER_DIED = 32,
+	CHANNEL_ENDING = CHANNEL_CLOSING | 60, // closed, or one side has gone
+	CHANNEL_FLAGS = 255,
+	CHANNEL_RECOV = 256
+};
+
+// The ends of a lane. With many senders and receivers both are hints, at most some tickets behind. With one of each
+// head is the truth: tickets before it have been delivered; and tail is 0, or after a close 1 + the ticket before which
+// the channel ends.
+struct lane_ends {
+	alignas(LINE) shared<u64> tail;
+	alignas(LINE) u8 apart[LINE]; // two lines between them: processors fetch lines in pairs
+	alignas(LINE) shared<u64> head;
+};
+
+// Role word of a channel with one sender and one receiver: owner:18 of who has the role, offered:1. 0: nobody.
+inline constexpr u64 ROLE_OFFERED = u64{1} << OWNER_BITS;
 
 struct channel_header {
 	object_header object;
 	u32 lg_slots;
-	u32 stride; // bytes from slot to slot
+	u32 stride;    // bytes from slot to slot
+	u32 flags;     // CH_CHANNEL_...
+	u32 nr_urgent; // slots of the urgent lane: 0, or a power of two
+	u32 wait;      // CH_WAIT_...
+	u32 pad;
+	shared<u64> sender; // roles (channel.h): taken by CAS, given up by a store, or by the sweeper's CAS
+	shared<u64> receiver;
 	// One line that both sides read at every message and nobody writes while nobody sleeps.
 	alignas(LINE) event not_empty;
 	event not_full;
 	shared<u64> state;
-	alignas(LINE) shared<u64> tail; // hints, at most some tickets behind
-	alignas(LINE) u8 apart[LINE];   // two lines between them: processors fetch lines in pairs
-	alignas(LINE) shared<u64> head;
+	event urgent_not_full;
+	event received; // senders that wait for the receipt of their message
+	lane_ends ends;
 };
-static_assert(offsetof(channel_header, not_empty) == 64 && offsetof(channel_header, tail) == 128 &&
-		      offsetof(channel_header, head) == 256 && sizeof(channel_header) == 320,
+static_assert(offsetof(channel_header, sender) == 48 && offsetof(channel_header, not_empty) == 64 &&
+		      offsetof(channel_header, ends) == 128 && sizeof(lane_ends) == 192 && sizeof(channel_header) == 320,
 	      "shared layout: bump LAYOUT_VERSION");
 
 // Slot words and claim words carry a ticket in their upper 46 bits, so that the ring computes with tickets where
@@ -201,21 +230,30 @@ inline constexpr u64 TICKET = u64{1} << OWNER_BITS;
 
 enum slot_state : u32 { S_EMPTY, S_FULL, S_TOMB, S_RECOV };
 
-// What a slot holds: the length of the message, and whether it lies in a block. Read before the claim, when a sender of
-// the next ticket may be at it already; the claim then fails. So it is a shared word like the others.
+// What a slot holds: the length of the message, whether it lies in a block, and whether its attributes are there. Read
+// before the claim, when a sender of the next ticket may be at it already; the claim then fails. So it is a shared word
+// like the others.
 inline constexpr u64 IN_BLOCK = u64{1} << 63;
+inline constexpr u64 WITH_TAG = u64{1} << 62;
+inline constexpr u64 LEN_MASK = WITH_TAG - 1;
 
 struct slot {
 	shared<u64> w;
-	shared<u64> what; // length, IN_BLOCK
-	u8 data[48];      // or more: stride - 16 bytes. With IN_BLOCK: struct block_ref
+	shared<u64> what; // length, IN_BLOCK, WITH_TAG
+	u8 data[48];      // or more: stride - 16 bytes
 };
 static_assert(sizeof(slot) == 64, "shared layout: bump LAYOUT_VERSION");
 inline constexpr u32 SLOT_HEAD = 16;
 
+// In data: block_ref with IN_BLOCK, then message_tag with WITH_TAG, then the bytes of a message that is in no block.
 struct block_ref {
 	u64 index;
 	u64 tag;
+};
+
+struct message_tag {
+	u64 tag;
+	u64 sender; // peer name
 };
 
 inline constexpr u64 word_ticket(u64 w) { return w & ~(TICKET - 1); }

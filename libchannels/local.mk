@@ -7,6 +7,8 @@ noinst_LTLIBRARIES += libchannels_internal.la
 libchannels_internal_la_SOURCES = \
 	libchannels/atomic.h \
 	libchannels/cache.h \
+	libchannels/batch.cpp \
+	libchannels/batch.h \
 	libchannels/channel.cpp \
 	libchannels/channel.h \
 	libchannels/clock.h \
@@ -20,7 +22,9 @@ libchannels_internal_la_SOURCES = \
 	libchannels/keeper.cpp \
 	libchannels/keeper.h \
 	libchannels/layout.h \
+	libchannels/look.cpp \
 	libchannels/message.cpp \
+	libchannels/message.h \
 	libchannels/object.cpp \
 	libchannels/object.h \
 	libchannels/peer.cpp \
@@ -29,10 +33,13 @@ libchannels_internal_la_SOURCES = \
 	libchannels/pollset.cpp \
 	libchannels/pollset.h \
 	libchannels/pollwait.cpp \
+	libchannels/place.cpp \
 	libchannels/pool.cpp \
 	libchannels/pool.h \
+	libchannels/recover.cpp \
 	libchannels/ring.cpp \
 	libchannels/ring.h \
+	libchannels/role.cpp \
 	libchannels/run.cpp \
 	libchannels/run.h \
 	libchannels/segment.cpp \
@@ -40,6 +47,7 @@ libchannels_internal_la_SOURCES = \
 	libchannels/spawn.cpp \
 	libchannels/spawner.cpp \
 	libchannels/spawner.h \
+	libchannels/spsc.h \
 	libchannels/sweep.cpp \
 	libchannels/sweep.h \
 	libchannels/wait.cpp \

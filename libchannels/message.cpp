@@ -1,42 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// message.cpp - send, receive, and both in place: the message path.
+// message.cpp - send and receive by copying: the message path.
 #include "config.h"
-#include "channel.h"
-#include "error.h"
-#include "wait.h"
+#include "message.h"
 #include <cerrno>
 #include <cstring>
 
 namespace ch::core {
 
-#define INLINE_LAMBDA __attribute__((always_inline)) // both compilers take it here
-
-static constexpr u64 SMALL = sizeof(ch_message::small_);
-
-// memcpy of a few bytes, without the call: by words that may overlap.
-[[gnu::always_inline]] static inline void copy_short(void *to, const void *from, u64 len) noexcept
-{
-	u8 *d = static_cast<u8 *>(to);
-	const u8 *s = static_cast<const u8 *>(from);
-
-	if (len >= 8) {
-		for (u64 k = 0; k + 8 < len; k += 8)
-			std::memcpy(d + k, s + k, 8);
-		std::memcpy(d + len - 8, s + len - 8, 8);
-	} else if (len >= 4) {
-		std::memcpy(d, s, 4);
-		std::memcpy(d + len - 4, s + len - 4, 4);
-	} else {
-		for (u64 k = 0; k < len; k++)
-			d[k] = s[k];
-	}
-}
-
 // memcpy by pieces that it does not give to rep movsb, which is 25 times slower on Zen 3 where the target lies a little
 // beyond the source within a page: a block begins with its page, a large buffer of malloc 16 bytes later.
 static constexpr u64 VERY_LONG = 8 << 20;
 
-static void copy_long(void *to, const void *from, u64 len) noexcept
+void copy_long(void *to, const void *from, u64 len) noexcept
 {
 	u8 *t = static_cast<u8 *>(to);
 	const u8 *f = static_cast<const u8 *>(from);
@@ -50,164 +25,196 @@ static void copy_long(void *to, const void *from, u64 len) noexcept
 	std::memcpy(t, f, len);
 }
 
-static constexpr u64 SHORT = 64;
-
-[[gnu::always_inline]] static inline void copy(void *to, const void *from, u64 len) noexcept
+int refuse(const ch_channel *ch, int rc) noexcept
 {
-	if (len <= SHORT)
-		copy_short(to, from, len);
-	else
-		std::memcpy(to, from, len);
+	const char *pool = ch->pool->seg->name;
+
+	switch (rc) {
+	case -ESTALE: return object_stale(ch);
+	case -EPIPE: return fail(rc, "channel in pool %s is closed, or the other side has gone", pool);
+	case -EOWNERDEAD: return fail(rc, "channel in pool %s: the other side died", pool);
+	case -EPROTO: return fail(rc, "channel in pool %s: shared memory is damaged", pool);
+	case -EINPROGRESS: return fail(rc, "channel in pool %s: the message was sent, its receipt did not come", pool);
+	default: return rc;
+	}
 }
-
-static int refuse(ch_channel *ch, int rc) noexcept
-{
-	if (rc == -ESTALE)
-		return fail(rc, "channel in pool %s was destroyed", ch->pool->seg->name);
-	if (rc == -EPIPE)
-		return fail(rc, "channel in pool %s is closed", ch->pool->seg->name);
-	if (rc == -EPROTO)
-		return fail(rc, "channel in pool %s: shared memory is damaged", ch->pool->seg->name);
-	return rc;
-}
-
-// What keeps a call from going on whatever the ring holds; who sets a flag wakes everybody afterwards.
-[[gnu::always_inline]] static inline int stopped(const ch_channel *ch, u64 stop_flags) noexcept
-{
-	const u64 state = ch->r.h->state.load(relaxed);
-
-	if (state & stop_flags) [[unlikely]]
-		return state & CHANNEL_DESTROYED ? -ESTALE : -EPIPE;
-	return 0;
-}
-
-static constexpr u64 STOP_SEND = CHANNEL_CLOSING | CHANNEL_DESTROYED;
 
 // ---- send
 
+void fill_slot(slot &s, const outgoing &out, u32 me) noexcept
+{
+	u8 *d = s.data;
+	u64 what = out.len;
+
+	if (out.is_block) {
+		const block_ref ref{out.block.index, block_tag(out.block.word->load(relaxed))}; // ours
+		// If we die before the commit, the slot becomes a tombstone and SENDING says that the block is free.
+		out.block.word->store(block_word(ref.tag, B_SENDING, me), release); // [B1] pairs with [B2]
+		CH_CRASH_POINT(send_block_marked);
+		std::memcpy(d, &ref, sizeof(ref));
+		d += sizeof(ref);
+		what |= IN_BLOCK;
+	}
+	if (out.flags & CH_MESSAGE_TAGGED) {
+		std::memcpy(d, &out.tag, sizeof(out.tag));
+		d += sizeof(out.tag);
+		what |= WITH_TAG;
+	}
+	s.what.store(what, relaxed); // published by the slot word
+	if (!out.is_block)
+		copy(d, out.buf, out.len);
+}
+
+static int publish_once(ch_channel *ch, lane &l, u32 me, const outgoing &out, u64 *ticket) noexcept
+{
+	const u64 state = ch->r.h->state.load(relaxed); // flags
+
+	if (state & STOP_SEND) [[unlikely]]
+		return stopped(state);
+	auto fill = [&](slot &s, u64 t, u64 = 0) INLINE_LAMBDA {
+		*ticket = t;
+		fill_slot(s, out, me);
+	};
+	if (!l.is_spsc)
+		return ring_publish(l, me, fill);
+	const i64 n = spsc_push(l, 1, fill);
+	if (n < 0 && out.is_block) // past the end: nobody will take the block
+		out.block.word->store(block_word(block_tag(out.block.word->load(relaxed)), B_OWNED, me), release); // [B1]
+	return n > 0 ? 0 : n < 0 ? static_cast<int>(n) : -EAGAIN;
+}
+
 // One try, and where it finds no room and may wait, the rest.
-template <class Fill>
-[[gnu::always_inline]] static inline int publish(ch_channel *ch, i64 timeout_ns, Fill fill) noexcept
+int publish(ch_channel *ch, lane &l, const outgoing &out, i64 timeout_ns, u64 *out_ticket) noexcept
 {
 	const int me = channel_me(ch);
+	int rc = me < 0 ? me : role_check(ch, SENDER);
 
-	if (me < 0) [[unlikely]]
-		return me;
-	auto attempt = [=]() INLINE_LAMBDA {
-		const int stop = stopped(ch, STOP_SEND);
-		return stop ? stop : ring_publish(ch->r, static_cast<u32>(me), fill);
-	};
-	int rc = attempt();
+	if (rc < 0)
+		return rc;
+	auto attempt = [&] { return publish_once(ch, l, static_cast<u32>(me), out, out_ticket); };
+	rc = attempt();
 	if (rc == -EAGAIN && timeout_ns != CH_TRY)
 		rc = wait_until(
-			ch, ch->r.h->not_full, timeout_ns, attempt, [ch] { return ring_may_publish(ch->r); },
-			[ch] { return ring_blocker_of_send(ch->r); });
+			ch, *l.not_full, timeout_ns, attempt, [&l] { return ring_may_publish(l); },
+			[&l] { return ring_blocker_of_send(l); });
 	return rc == 0 || rc == -EAGAIN ? rc : refuse(ch, rc);
 }
 
-static void fill_inline(slot &s, const void *buf, u64 len) noexcept
+int may_send(ch_channel *ch) noexcept
 {
-	s.what.store(len, relaxed); // published by the slot word
-	copy(s.data, buf, len);
+	const int me = channel_me(ch);
+	const u64 state = me < 0 ? 0 : ch->r.h->state.load(relaxed); // flags
+
+	return me < 0 ? me : state & STOP_SEND ? refuse(ch, stopped(state)) : 0;
 }
 
-static int send_inline(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) noexcept
+int check_flags(const ch_channel *ch, u32 flags) noexcept
 {
-	// A page of the caller's that is not there yet is fetched now and not between claim and commit.
-	if (len > 0) {
-		(void)*static_cast<const volatile u8 *>(buf);
-		(void)static_cast<const volatile u8 *>(buf)[len - 1];
-	}
-	return publish(ch, timeout_ns, [buf, len](slot &s) { fill_inline(s, buf, len); });
+	if (flags & ~(CH_MESSAGE_TAGGED | CH_MESSAGE_URGENT))
+		return fail(-EINVAL, "channel: unknown message flags %#x", flags);
+	if ((flags & CH_MESSAGE_URGENT) && !ch->r.urgent.slots)
+		return fail(-EINVAL, "channel: it has no lane for urgent messages");
+	return 0;
 }
 
-static int send_block(ch_channel *ch, const block_place &b, u64 len, i64 timeout_ns) noexcept
+static int send_large(ch_channel *ch, lane &l, outgoing &out, i64 timeout_ns, i64 until_ns, u64 *ticket) noexcept
 {
-	return publish(ch, timeout_ns, [ch, b, len](slot &s) noexcept {
-		const u64 w = b.word->load(relaxed); // ours
-		const block_ref ref{b.index, block_tag(w)};
-		// If we die before the commit, the slot becomes a tombstone and SENDING says that the block is free.
-		b.word->store(block_word(ref.tag, B_SENDING, ch->me.load(relaxed)), release); // [B1] pairs with [B2]
-		CH_CRASH_POINT(send_block_marked);
-		s.what.store(len | IN_BLOCK, relaxed); // published by the slot word
-		std::memcpy(s.data, &ref, sizeof(ref));
-	});
-}
-
-static i64 rest_of(i64 timeout_ns, i64 until_ns) noexcept
-{
-	if (timeout_ns <= 0)
-		return timeout_ns;
-	const i64 now = now_ns();
-	return until_ns == NEVER ? CH_FOREVER : until_ns > now ? until_ns - now : CH_TRY;
-}
-
-// -EAGAIN at the end of a rest that had become CH_TRY is the end of the call's time.
-static int timed(int rc, i64 timeout_ns) noexcept
-{
-	return rc == -EAGAIN && timeout_ns != CH_TRY ? -ETIMEDOUT : rc;
-}
-
-// Before memory is taken: whether there is any use.
-static int may_send(ch_channel *ch) noexcept
-{
-	const int me = channel_me(ch), stop = me < 0 ? me : stopped(ch, STOP_SEND);
-
-	return me < 0 || stop == 0 ? stop : refuse(ch, stop);
-}
-
-static int send_large(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) noexcept
-{
-	const i64 until_ns = timeout_ns == CH_TRY ? 0 : deadline_of(timeout_ns);
-	block_place b;
 	int rc = may_send(ch);
 
-	if (rc == 0 && timeout_ns == CH_TRY && ring_count(ch->r) > ch->r.mask)
+	if (rc == 0 && timeout_ns == CH_TRY && ring_count(l) > l.mask)
 		return -EAGAIN; // before the copy
 	if (rc == 0)
-		rc = pool_alloc(ch->pool, len, timeout_ns == CH_TRY, until_ns, b);
+		rc = pool_alloc(ch->pool, out.len, timeout_ns == CH_TRY, until_ns, out.block);
 	if (rc < 0)
 		return rc;
-	copy_long(b.addr, buf, len);
-	rc = timed(send_block(ch, b, len, rest_of(timeout_ns, until_ns)), timeout_ns);
+	out.is_block = true;
+	copy_long(out.block.addr, out.buf, out.len);
+	rc = timed(publish(ch, l, out, rest_of(timeout_ns, until_ns), ticket), timeout_ns);
 	if (rc < 0)
-		pool_free(ch->pool, b);
+		pool_free(ch->pool, out.block);
 	return rc;
+}
+
+// It was sent: anything but a receipt means that there is none yet.
+static int wait_receipt(ch_channel *ch, lane &l, u64 ticket, i64 timeout_ns) noexcept
+{
+	auto attempt = [&] {
+		return ring_is_delivered(l, ticket) ? 0 : ch->r.h->state.load(relaxed) & // flags
+			       (CHANNEL_DESTROYED | CHANNEL_RECEIVER_LEFT | CHANNEL_RECEIVER_DIED) ? -EINPROGRESS : -EAGAIN;
+	};
+	int rc = attempt();
+
+	if (rc == -EAGAIN && timeout_ns != CH_TRY)
+		rc = wait_until(
+			ch, ch->r.h->received, timeout_ns, attempt, [&] { return ring_is_delivered(l, ticket); },
+			[&l, ticket] { return ring_receiver_of(l, ticket); });
+	return rc == 0 ? 0 : refuse(ch, -EINPROGRESS);
+}
+
+int send_whole(ch_channel *ch, outgoing &out, u32 completion, i64 timeout_ns) noexcept
+{
+	lane &l = lane_of(ch, out.flags);
+	const bool is_inline = !out.is_block && out.len + out.head() <= l.inline_max;
+	const bool is_timed = timeout_ns > 0 && (completion == CH_RECEIVED || !is_inline);
+	const i64 until_ns = is_timed ? deadline_of(timeout_ns) : NEVER;
+	u64 ticket = 0;
+	int rc;
+
+	if (out.flags & CH_MESSAGE_TAGGED)
+		out.tag.sender = ch->self;
+	if (out.is_block || is_inline) {
+		if (is_inline)
+			touch(out.buf, out.len);
+		rc = publish(ch, l, out, timeout_ns, &ticket);
+	} else {
+		rc = send_large(ch, l, out, timeout_ns, until_ns, &ticket);
+	}
+	return rc < 0 || completion != CH_RECEIVED ? rc : wait_receipt(ch, l, ticket, rest_of(timeout_ns, until_ns));
 }
 
 // ---- receive
 
-// Reads what a slot says of its message, once, and whether the caller can have it.
-[[gnu::always_inline]] static inline verdict look_at(const ch_channel *ch, const slot &s, incoming &in) noexcept
+verdict look_at(const lane &l, const slot &s, u64 ticket, incoming &in) noexcept
 {
 	const u64 what = s.what.load(relaxed); // the claim tells whether it was this message's
+	const u64 head = what & WITH_TAG ? sizeof(message_tag) : 0;
 
-	in.len = what & ~IN_BLOCK;
+	in.len = what & LEN_MASK;
 	in.is_block = what & IN_BLOCK;
-	if (!in.is_block && in.len > ch->r.inline_max) [[unlikely]]
+	in.flags = (what & WITH_TAG ? CH_MESSAGE_TAGGED : 0) | (l.not_full == &l.h->urgent_not_full ? CH_MESSAGE_URGENT : 0);
+	in.from = &l;
+	in.ticket = ticket;
+	if (!in.is_block && in.len + head > l.inline_max) [[unlikely]]
 		return verdict::damaged;
+	if (in.end && static_cast<i64>(ticket - *in.end) >= 0) [[unlikely]] {
+		in.refused = -EAGAIN;
+		return verdict::leave;
+	}
+	if (in.is_kept)
+		return verdict::keep;
 	if (!in.is_block && in.msg && in.len > SMALL && !in.scratch) [[unlikely]] {
 		in.refused = -ENOSPC;
 		return verdict::leave;
 	}
-	if (!in.msg && in.len > in.cap) [[unlikely]] {
+	if (!in.msg && in.buf && in.len > in.cap) [[unlikely]] {
 		in.refused = -ENOBUFS;
 		return verdict::leave;
 	}
 	return verdict::take;
 }
 
-// Between claim and delivery: what is copied now is delivered to somebody else if we die before the delivery.
-[[gnu::always_inline]] static inline int use_it(const ch_channel *ch, u32 me, const slot &s, incoming &in) noexcept
+static int use_block(const ch_channel *ch, u32 me, const slot &s, incoming &in) noexcept
 {
 	block_ref ref;
 
-	if (!in.is_block) {
-		copy(in.msg && in.len > SMALL ? in.scratch->addr : in.msg ? in.msg->small_ : in.buf, s.data, in.len);
-		CH_CRASH_POINT(recv_copied);
+	std::memcpy(&ref, s.data, sizeof(ref));
+	if (in.is_kept) {
+		in.at = nullptr;
+		if (!block_look(ch->pool->map, ref, in.block) || in.len > in.block.len)
+			return -EPROTO;
+		in.at = in.block.addr;
 		return 0;
 	}
-	std::memcpy(&ref, s.data, sizeof(ref));
 	if (!block_take(ch->pool->map, ref, me, in.block))
 		return -EPROTO;
 	CH_CRASH_POINT(recv_block_taken);
@@ -215,91 +222,123 @@ static int send_large(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) 
 		block_free(ch->pool->map, in.block, me);
 		return -EPROTO;
 	}
-	if (!in.msg)
+	if (!in.msg && in.buf)
 		copy_long(in.buf, in.block.addr, in.len);
 	return 0;
 }
 
-static constexpr int LEFT = 1;
-
-// Returns 0, LEFT if the message was left (in.refused says why), or a negative errno value.
-[[gnu::always_inline]] static inline int receive(ch_channel *ch, i64 timeout_ns, incoming &in) noexcept
+// What is copied now is delivered to somebody else if we die before the delivery.
+int use_it(const ch_channel *ch, u32 me, const slot &s, incoming &in) noexcept
 {
-	const int me = channel_me(ch);
+	const u8 *d = s.data + (in.is_block ? sizeof(block_ref) : 0);
 
-	if (me < 0) [[unlikely]]
-		return me;
-	auto look = [ch, &in](const slot &s) INLINE_LAMBDA { return look_at(ch, s, in); };
-	auto use = [ch, me, &in](const slot &s) INLINE_LAMBDA { return use_it(ch, static_cast<u32>(me), s, in); };
-	auto attempt = [ch, me, look, use]() INLINE_LAMBDA {
-		// Who changes the state word wakes us afterwards.
-		const u64 state = ch->r.h->state.load(relaxed);
-		if (state & CHANNEL_DESTROYED) [[unlikely]]
-			return -ESTALE;
-		if (state >= CHANNEL_RECOV) [[unlikely]] {
-			const i64 rc = ring_consume_recovered(ch->r, static_cast<u32>(me), LEFT, look, use);
-			if (rc != -EAGAIN)
-				return static_cast<int>(rc);
-		}
-		return static_cast<int>(ring_consume(ch->r, static_cast<u32>(me), LEFT, look, use));
-	};
-	const int rc = attempt();
-	if (rc != -EAGAIN || timeout_ns == CH_TRY) [[likely]]
-		return rc;
-	return wait_until(
-		ch, ch->r.h->not_empty, timeout_ns, attempt, [ch] { return ring_may_consume(ch->r); },
-		[ch] { return ring_blocker_of_recv(ch->r); });
+	if (slot_state_of(s.w.load(relaxed)) == S_RECOV) // ours
+		in.flags |= CH_MESSAGE_REDELIVERED;
+	if (in.flags & CH_MESSAGE_TAGGED) {
+		std::memcpy(&in.tag, d, sizeof(in.tag));
+		d += sizeof(in.tag);
+	}
+	if (in.is_block)
+		return use_block(ch, me, s, in);
+	in.at = d;
+	if (in.is_kept)
+		return 0;
+	if (in.msg || in.buf)
+		copy(!in.msg ? in.buf : in.len > SMALL ? in.scratch->addr : in.msg->small_, d, in.len);
+	CH_CRASH_POINT(recv_copied);
+	return 0;
 }
 
-// A message too long for struct ch_message that travelled in the ring is copied to a block.
-static int take_with_scratch(ch_channel *ch, incoming &in, block_place &scratch) noexcept
+int receive_from(ch_channel *ch, lane &l, u32 me, bool is_closing, incoming &in) noexcept
 {
-	int rc = pool_alloc(ch->pool, ch->r.inline_max, true, 0, scratch);
+	auto look = [&](const slot &s, u64 t, u64 = 0) {
+		return is_closing && l.is_spsc && spsc_is_past_end(l, t) ? verdict::leave : look_at(l, s, t, in);
+	};
+	auto use = [&](const slot &s, u64, u64 = 0) { return use_it(ch, me, s, in); };
+	i64 rc = 0;
 
-	if (rc < 0)
-		return rc;
-	in.scratch = &scratch;
-	rc = receive(ch, CH_TRY, in); // we were woken for it; if another took it, the caller waits again
-	if (rc != 0 || in.is_block || in.len <= SMALL)
-		pool_free(ch->pool, scratch);
-	in.scratch = rc == 0 ? in.scratch : nullptr;
+	if (!l.is_spsc)
+		return static_cast<int>(ring_consume(l, me, LEFT, look, use));
+	in.refused = 0;
+	for (u64 guard = ring_guard(l); guard > 0; guard--) {
+		if (spsc_pop(l, 1, &rc, look, use))
+			return static_cast<int>(rc);
+		if (in.refused)
+			return LEFT;
+		rc = is_closing ? spsc_seal(l, l.recv_at.load(relaxed)) : -EAGAIN; // the receiver's own
+		if (rc != RING_AGAIN)
+			return static_cast<int>(rc);
+	}
+	return -EAGAIN;
+}
+
+int receive_left(ch_channel *ch, u32 me, incoming &in) noexcept
+{
+	lane *l;
+	u64 t;
+
+	while (ring_find_recovered(ch->r, l, t)) {
+		slot &s = l->of(t);
+		const verdict v = look_at(*l, s, t, in);
+		if (v == verdict::leave)
+			return LEFT;
+		if (ring_claim_recovered(*l, t, me))
+			return static_cast<int>(ring_deliver(*l, s, t, v, [&](const slot &at, u64) {
+				return i64{use_it(ch, me, at, in)};
+			}));
+	}
+	return -EAGAIN;
+}
+
+int receive_once(ch_channel *ch, u32 me, incoming &in) noexcept
+{
+	const u64 state = ch->r.h->state.load(acquire); // [V2] pairs with [V1]: all that was sent before the sender went
+	int urgent = -EPIPE;
+
+	if (state & CHANNEL_DESTROYED) [[unlikely]]
+		return -ESTALE; // who changes the state word wakes us afterwards
+	if (state >= CHANNEL_RECOV) [[unlikely]] {
+		const int rc = receive_left(ch, me, in);
+		if (rc != -EAGAIN)
+			return rc;
+	}
+	if (ch->r.urgent.slots) {
+		urgent = receive_from(ch, ch->r.urgent, me, state & CHANNEL_CLOSING, in);
+		if (urgent != -EAGAIN && urgent != -EPIPE)
+			return urgent;
+	}
+	int rc = receive_from(ch, ch->r, me, state & CHANNEL_CLOSING, in);
+	if (rc == -EPIPE && (urgent == -EAGAIN || ((ch->r.flags & CH_CHANNEL_ACKNOWLEDGED) && ring_has_unreleased(ch->r))))
+		rc = -EAGAIN; // closed, but an urgent message is still being written, or a message may be delivered again
+	if (rc == -EAGAIN && (state & (CHANNEL_SENDER_LEFT | CHANNEL_SENDER_DIED))) [[unlikely]]
+		return state & CHANNEL_SENDER_LEFT ? -EPIPE : -EOWNERDEAD;
 	return rc;
 }
 
-// A receiver that leaves a message passes its wake-up on.
-static int leave_message(ch_channel *ch, int rc) noexcept
+int receive(ch_channel *ch, i64 timeout_ns, incoming &in) noexcept
+{
+	const int me = channel_me(ch);
+	int rc = me < 0 ? me : role_check(ch, RECEIVER);
+
+	if (rc < 0) [[unlikely]]
+		return rc;
+	auto attempt = [&] { return receive_once(ch, static_cast<u32>(me), in); };
+	rc = attempt();
+	return rc != -EAGAIN || timeout_ns == CH_TRY ? rc : wait_for_message(ch, timeout_ns, attempt);
+}
+
+int leave_message(ch_channel *ch, int rc) noexcept
 {
 	event_wake(ch->r.h->not_empty, 1);
 	return rc == -ENOBUFS ? fail(rc, "channel: the message is longer than the buffer") : rc;
 }
 
-static void fill_message(ch_message *msg, const incoming &in) noexcept
+void fill_info(ch_recv_info *info, const incoming &in) noexcept
 {
-	const block_place *b = in.is_block ? &in.block : in.len > SMALL ? in.scratch : nullptr;
+	const bool is_tagged = in.flags & CH_MESSAGE_TAGGED;
 
-	msg->data = b ? static_cast<void *>(b->addr) : msg->small_;
-	msg->len = in.len;
-	msg->priv[0] = b ? b->index + 1 : 0;
-	msg->priv[1] = 0;
-}
-
-// The block of a message of this pool that this process owns.
-static bool own_block(ch_channel *ch, const ch_message *msg, block_place &b) noexcept
-{
-	const int me = channel_me(ch);
-	const u64 index = msg->priv[0] - 1;
-
-	if (me < 0 || !block_find(ch->pool->map, index, b) || b.addr != msg->data)
-		return false;
-	const u64 w = b.word->load(relaxed); // ours, or refused
-	return block_state_of(w) == B_OWNED && block_owner(w) == static_cast<u32>(me);
-}
-
-static void clear(ch_message *msg) noexcept
-{
-	msg->data = nullptr;
-	msg->len = 0;
-	msg->priv[0] = 0;
+	if (info)
+		*info = {in.flags, 0, is_tagged ? in.tag.tag : 0, {is_tagged ? in.tag.sender : 0}};
 }
 
 } // namespace ch::core
@@ -309,40 +348,78 @@ using namespace ch::core;
 // All that is not the common case.
 [[gnu::noinline]] static int send_any(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) noexcept
 {
+	outgoing out;
+
 	if (!ch || (!buf && len > 0))
 		return fail(-EINVAL, "channel: NULL");
-	return len <= ch->r.inline_max ? send_inline(ch, buf, len, timeout_ns) : send_large(ch, buf, len, timeout_ns);
+	out.buf = buf;
+	out.len = len;
+	return send_whole(ch, out, CH_QUEUED, timeout_ns);
 }
 
-[[gnu::noinline]] static ssize_t recv_any(ch_channel *ch, void *buf, u64 cap, i64 timeout_ns) noexcept
+[[gnu::noinline]] static int send_spsc(ch_channel *ch, const void *buf, u64 len, i64 timeout_ns) noexcept
 {
+	if (!role_is_mine(ch, SENDER) || may_not_send(ch)) [[unlikely]]
+		return send_any(ch, buf, len, timeout_ns);
+	const i64 n = spsc_push(ch->r, 1, [buf, len](slot &s, u64, u64) INLINE_LAMBDA {
+		s.what.store(len, relaxed); // published by the slot word
+		copy_short(s.data, buf, len);
+	});
+	return n > 0 ? 0 : n < 0 ? refuse(ch, static_cast<int>(n)) : send_any(ch, buf, len, timeout_ns);
+}
+
+[[gnu::noinline]] static ssize_t recv_any(ch_channel *ch, void *buf, u64 cap, i64 timeout_ns, ch_recv_info *info) noexcept
+{
+	static char nothing; // a buffer of no bytes is a buffer
 	incoming in;
 
 	if (!ch || (!buf && cap > 0))
 		return fail(-EINVAL, "channel: NULL");
-	in.buf = buf;
+	in.buf = buf ? buf : &nothing;
 	in.cap = cap;
-	in.msg = nullptr;
 	const int rc = receive(ch, timeout_ns, in);
 	if (rc == 0) {
 		if (in.is_block)
 			pool_free(ch->pool, in.block);
+		fill_info(info, in);
 		return static_cast<ssize_t>(in.len);
 	}
 	return rc == LEFT ? leave_message(ch, in.refused) : refuse(ch, rc);
 }
 
+[[gnu::noinline]] static ssize_t recv_spsc(ch_channel *ch, void *buf, u64 cap, i64 timeout_ns) noexcept
+{
+	const u64 max = cap < ch->quick_spsc ? cap : ch->quick_spsc;
+	u64 len = 0;
+	i64 rc = 0;
+
+	if (!role_is_mine(ch, RECEIVER) || ch->r.h->state.load(relaxed) != 0) [[unlikely]] // as in receive_once()
+		return recv_any(ch, buf, cap, timeout_ns, nullptr);
+	const u64 n = spsc_pop(
+		ch->r, 1, &rc,
+		[&len, max](const slot &s, u64, u64) INLINE_LAMBDA {
+			len = s.what.load(relaxed); // the sender is done with it
+			return len <= max ? verdict::take : verdict::leave;
+		},
+		[&len, buf](const slot &s, u64, u64) INLINE_LAMBDA {
+			copy_short(buf, s.data, len);
+			return i64{0};
+		});
+	return n ? static_cast<ssize_t>(len) : recv_any(ch, buf, cap, timeout_ns, nullptr);
+}
+
 // The common case of both calls runs straight through: a short message, at the ticket we expect, nobody asleep.
 int ch_channel_send(struct ch_channel *ch, const void *buf, size_t len, int64_t timeout_ns)
 {
-	if (!ch || !buf || len - 1 >= SHORT || len > ch->r.inline_max || stopped(ch, STOP_SEND)) [[unlikely]]
-		return send_any(ch, buf, len, timeout_ns);
+	if (!ch || !buf || len - 1 >= ch->quick_send || may_not_send(ch)) [[unlikely]]
+		return ch && buf && len - 1 < ch->quick_spsc ? send_spsc(ch, buf, len, timeout_ns) :
+							       send_any(ch, buf, len, timeout_ns);
 	const u32 me = ch->me.load(relaxed); // as in channel_me()
 	if (me == NOBODY) [[unlikely]]
 		return send_any(ch, buf, len, timeout_ns);
 	return static_cast<int>(ring_publish_at(
 		ch->r, me, ch->r.send_at.load(relaxed), // private hint
-		[buf, len](slot &s) INLINE_LAMBDA {
+		[buf, len](slot &s, u64) INLINE_LAMBDA {
 			s.what.store(len, relaxed); // published by the slot word
 			copy_short(s.data, buf, len);
 		},
@@ -351,21 +428,22 @@ int ch_channel_send(struct ch_channel *ch, const void *buf, size_t len, int64_t 
 
 ssize_t ch_channel_recv(struct ch_channel *ch, void *buf, size_t cap, int64_t timeout_ns)
 {
-	if (!ch || !buf || ch->r.h->state.load(relaxed) != 0) [[unlikely]] // as in receive()
-		return recv_any(ch, buf, cap, timeout_ns);
+	if (!ch || !buf || !ch->quick_recv || ch->r.h->state.load(relaxed) != 0) [[unlikely]] // as in receive_once()
+		return ch && buf && ch->quick_spsc ? recv_spsc(ch, buf, cap, timeout_ns) :
+						     recv_any(ch, buf, cap, timeout_ns, nullptr);
 	const u32 me = ch->me.load(relaxed); // as in channel_me()
 	if (me == NOBODY) [[unlikely]]
-		return recv_any(ch, buf, cap, timeout_ns);
-	const u64 room = cap < ch->r.inline_max ? cap : ch->r.inline_max, max = room < SHORT ? room : SHORT;
+		return recv_any(ch, buf, cap, timeout_ns, nullptr);
+	const u64 max = cap < ch->quick_recv ? cap : ch->quick_recv;
 	u64 len = 0;
-	auto slowly = [=](auto...) INLINE_LAMBDA { return static_cast<i64>(recv_any(ch, buf, cap, timeout_ns)); };
+	auto slowly = [=](auto...) INLINE_LAMBDA { return static_cast<i64>(recv_any(ch, buf, cap, timeout_ns, nullptr)); };
 	return ring_consume_at(
 		ch->r, me, ch->r.recv_at.load(relaxed), // private hint
-		[&len, max](const slot &s) INLINE_LAMBDA {
+		[&len, max](const slot &s, u64) INLINE_LAMBDA {
 			len = s.what.load(relaxed); // the claim tells whether it was this message's
 			return len <= max ? verdict::take : verdict::leave;
 		},
-		[&len, buf](const slot &s) INLINE_LAMBDA {
+		[&len, buf](const slot &s, u64) INLINE_LAMBDA {
 			copy_short(buf, s.data, len);
 			CH_CRASH_POINT(recv_copied);
 			return static_cast<i64>(len);
@@ -373,93 +451,26 @@ ssize_t ch_channel_recv(struct ch_channel *ch, void *buf, size_t cap, int64_t ti
 		slowly, slowly);
 }
 
-int ch_channel_take(struct ch_channel *ch, int64_t timeout_ns, struct ch_message *out_msg)
+int ch_channel_send_attr(struct ch_channel *ch, const void *buf, size_t len, const struct ch_send_attr *attr,
+			 int64_t timeout_ns)
 {
-	incoming in;
-	block_place scratch;
+	ch_send_attr a;
+	outgoing out;
+	int rc = read_attr(attr, &a, sizeof(a));
 
-	if (!ch || !out_msg) [[unlikely]]
-		return fail(-EINVAL, "channel: NULL");
-	const i64 until_ns = timeout_ns <= 0 ? 0 : deadline_of(timeout_ns);
-	in.msg = out_msg;
-	in.scratch = nullptr;
-	for (;;) {
-		int rc = receive(ch, rest_of(timeout_ns, until_ns), in);
-		if (rc > 0)
-			rc = take_with_scratch(ch, in, scratch);
-		if (rc == 0) {
-			fill_message(out_msg, in);
-			return 0;
-		}
-		if (rc == -ENOSPC)
-			return leave_message(ch, rc);
-		if (rc != -EAGAIN || timeout_ns == CH_TRY)
-			return refuse(ch, rc);
-		if (timeout_ns > 0 && now_ns() >= until_ns)
-			return -ETIMEDOUT;
-	}
-}
-
-int ch_channel_claim(struct ch_channel *ch, size_t len, int64_t timeout_ns, struct ch_message *out_msg)
-{
-	block_place b;
-
-	if (!ch || !out_msg)
-		return fail(-EINVAL, "channel: NULL");
-	int rc = may_send(ch);
+	if (rc == 0 && (!ch || (!buf && len > 0) || a.reserved || a.completion > CH_RECEIVED))
+		rc = fail(-EINVAL, "channel: NULL, or unknown attributes");
+	rc = rc < 0 ? rc : check_flags(ch, a.flags);
 	if (rc < 0)
 		return rc;
-	out_msg->priv[1] = 0;
-	if (len <= SMALL && len <= ch->r.inline_max) {
-		out_msg->data = out_msg->small_;
-		out_msg->priv[0] = 0;
-	} else {
-		rc = pool_alloc(ch->pool, len, timeout_ns == CH_TRY, timeout_ns == CH_TRY ? 0 : deadline_of(timeout_ns), b);
-		if (rc < 0)
-			return rc;
-		out_msg->data = b.addr;
-		out_msg->priv[0] = b.index + 1;
-	}
-	out_msg->len = len;
-	return 0;
+	out.buf = buf;
+	out.len = len;
+	out.flags = a.flags;
+	out.tag.tag = a.tag;
+	return send_whole(ch, out, a.completion, timeout_ns);
 }
 
-int ch_channel_commit(struct ch_channel *ch, struct ch_message *msg, int64_t timeout_ns)
+ssize_t ch_channel_recv_info(struct ch_channel *ch, void *buf, size_t cap, int64_t timeout_ns, struct ch_recv_info *out_info)
 {
-	block_place b;
-	int rc;
-
-	if (!ch || !msg || !msg->data)
-		return fail(-EINVAL, "channel: no message to commit");
-	if (msg->priv[0] == 0) {
-		if (msg->len > SMALL)
-			return fail(-EMSGSIZE, "channel: the message grew to %zu bytes", msg->len);
-		rc = ch_channel_send(ch, msg->data, msg->len, timeout_ns);
-	} else {
-		if (!own_block(ch, msg, b))
-			return fail(-EINVAL, "channel: the message is not this process's, or of another pool");
-		if (msg->len > b.len)
-			return fail(-EMSGSIZE, "channel: the message grew from %llu to %zu bytes",
-				    static_cast<unsigned long long>(b.len), msg->len);
-		rc = send_block(ch, b, msg->len, timeout_ns);
-	}
-	if (rc == 0)
-		clear(msg);
-	return rc;
-}
-
-void ch_channel_release(struct ch_channel *ch, struct ch_message *msg)
-{
-	block_place b;
-
-	if (!ch || !msg || !msg->data)
-		return;
-	if (msg->priv[0] != 0 && own_block(ch, msg, b))
-		pool_free(ch->pool, b);
-	clear(msg);
-}
-
-void ch_channel_abort(struct ch_channel *ch, struct ch_message *msg)
-{
-	ch_channel_release(ch, msg);
+	return recv_any(ch, buf, cap, timeout_ns, out_info);
 }

@@ -2,7 +2,9 @@
 // channel_bench.cpp - latency, message rate, bandwidth and wake-up of channels, and the pool's blocks, through the
 // public C interface and between processes, each beside its baseline. See perf/README.md.
 #include "baseline.h"
+#include <array>
 #include <memory>
+#include <sched.h>
 #include <stdexcept>
 #include <channels/channels.h>
 
@@ -10,7 +12,7 @@ using namespace bench;
 
 namespace {
 
-constexpr std::size_t inline_most = 4032; // what channel.h allows
+constexpr std::size_t inline_most = 4096; // larger messages go as blocks here
 constexpr std::uint32_t rate_capacity = 1024;
 
 [[noreturn]] void raise(const char *what, int rc)
@@ -23,6 +25,8 @@ struct plan {
 	std::uint32_t capacity;
 	std::uint32_t spin_ns;
 	int channels = 1;
+	std::uint32_t flags = 0;
+	std::uint32_t urgent = 0;
 };
 
 struct pool_owner {
@@ -51,6 +55,8 @@ class channel_set {
 		attr.capacity = p.capacity;
 		attr.inline_max = static_cast<std::uint32_t>(p.len <= inline_most ? p.len : 0);
 		attr.spin_ns = p.spin_ns;
+		attr.flags = p.flags;
+		attr.urgent_capacity = p.urgent;
 		if (int rc = ch_channel_create(pool.get(), &attr, &ch); rc < 0)
 			raise("ch_channel_create", rc);
 		channels.emplace_back(ch);
@@ -144,10 +150,107 @@ struct waiting_port {
 	int try_recv(void *buf, std::size_t len) { return whole(ch_channel_recv(ch.get(), buf, len, CH_FOREVER), len); }
 };
 
-template <class Port> sample rate(const flow &f, std::uint32_t capacity)
+// Many in one call. A message waits in the port until there are enough; the last one of a sender waits for nobody.
+class batching_port {
+	static constexpr std::size_t most = 32, room = 64;
+	attached ch;
+	std::array<std::array<char, room>, most> bytes;
+	std::array<ch_send_item, most> out{};
+	std::array<ch_recv_item, most> in{};
+	std::size_t nr = 0, next = 0; // messages in bytes; the first that is not sent, or not handed out
+
+	int flush()
+	{
+		const ssize_t n = ch_channel_send_batch(ch.get(), out.data() + next, nr - next, CH_TRY);
+		if (n < 0)
+			return static_cast<int>(n);
+		next += static_cast<std::size_t>(n);
+		if (next < nr)
+			return -EAGAIN;
+		nr = next = 0;
+		return 0;
+	}
+
+public:
+	explicit batching_port(attached a) : ch(std::move(a))
+	{
+		for (std::size_t i = 0; i < most; i++) {
+			out[i].buf = bytes[i].data();
+			in[i] = {bytes[i].data(), room, 0};
+		}
+	}
+
+	int try_send(const void *buf, std::size_t len)
+	{
+		std::uint64_t stamp;
+
+		if (int rc = nr == most ? flush() : 0; rc < 0)
+			return rc;
+		std::memcpy(bytes[nr].data(), buf, len);
+		out[nr++].len = len;
+		std::memcpy(&stamp, buf, sizeof(stamp));
+		int rc = 0;
+		while (stamp == last_stamp && (rc = flush()) == -EAGAIN)
+			sched_yield();
+		return rc;
+	}
+	int try_recv(void *buf, std::size_t len)
+	{
+		if (next == nr) {
+			const ssize_t n = ch_channel_recv_batch(ch.get(), in.data(), most, CH_TRY);
+			if (n < 0)
+				return static_cast<int>(n);
+			nr = static_cast<std::size_t>(n);
+			next = 0;
+		}
+		std::memcpy(buf, bytes[next].data(), len);
+		return whole(static_cast<ssize_t>(in[next++].len), len);
+	}
+};
+
+// With a tag, or by the urgent lane.
+template <std::uint32_t Flags> struct attributed_port {
+	attached ch;
+
+	int try_send(const void *buf, std::size_t len)
+	{
+		ch_send_attr attr = CH_SEND_ATTR_INIT;
+
+		attr.flags = Flags;
+		attr.tag = 1;
+		return ch_channel_send_attr(ch.get(), buf, len, &attr, CH_TRY);
+	}
+	int try_recv(void *buf, std::size_t len)
+	{
+		ch_recv_info info;
+
+		return whole(ch_channel_recv_info(ch.get(), buf, len, CH_TRY, &info), len);
+	}
+};
+
+// Taken, and done with at the release.
+struct acknowledging_port {
+	attached ch;
+
+	int try_send(const void *buf, std::size_t len) { return ch_channel_send(ch.get(), buf, len, CH_TRY); }
+	int try_recv(void *buf, std::size_t len)
+	{
+		ch_message msg = CH_MESSAGE_INIT;
+
+		if (int rc = ch_channel_take(ch.get(), CH_TRY, &msg); rc < 0)
+			return rc;
+		const int rc = whole(static_cast<ssize_t>(msg.len), len);
+		std::memcpy(buf, msg.data, len);
+		ch_channel_release(ch.get(), &msg);
+		return rc;
+	}
+};
+
+template <class Port>
+sample rate(const flow &f, std::uint32_t capacity, std::uint32_t flags = 0, std::uint32_t urgent = 0)
 {
 	return guarded([=] {
-		channel_set set({f.len, capacity, 0});
+		channel_set set({f.len, capacity, 0, 1, flags, urgent});
 		return run_flow(f, [&] { return Port{set.attach(0, 0)}; });
 	});
 }
@@ -285,6 +388,28 @@ void add_rate_rows()
 	add_rate_row<waiting_port>("rate_wait_1to1", {1, 8});
 }
 
+// The ways to send that a channel has beside the plain one.
+void add_variant_rows()
+{
+	const flow one{1, 8};
+	auto single = [one] { return rate<trying_port>(one, rate_capacity); };
+
+	add_row({"channel/spsc_1to1/8", "messages/s, one sender, one receiver; baseline: Lamport's ring",
+		 [one] { return rate<trying_port>(one, rate_capacity, CH_CHANNEL_SPSC); },
+		 [] { return spsc_rate(8, rate_capacity); }});
+	add_row({"channel/batch_1to1/8", "messages/s, 32 in a call; baseline: one in a call",
+		 [one] { return rate<batching_port>(one, rate_capacity); }, single});
+	add_row({"channel/batch_spsc_1to1/8", "messages/s, 32 in a call, one sender, one receiver; baseline: Lamport's ring",
+		 [one] { return rate<batching_port>(one, rate_capacity, CH_CHANNEL_SPSC); },
+		 [] { return spsc_rate(8, rate_capacity); }});
+	add_row({"channel/tagged_1to1/8", "messages/s, with tag and sender; baseline: without",
+		 [one] { return rate<attributed_port<CH_MESSAGE_TAGGED>>(one, rate_capacity); }, single});
+	add_row({"channel/urgent_1to1/8", "messages/s, by the urgent lane; baseline: a channel that has none",
+		 [one] { return rate<attributed_port<CH_MESSAGE_URGENT>>(one, rate_capacity, 0, rate_capacity); }, single});
+	add_row({"channel/acknowledged_1to1/8", "messages/s, take and release; baseline: send and recv",
+		 [one] { return rate<acknowledging_port>(one, rate_capacity, CH_CHANNEL_ACKNOWLEDGED); }, single});
+}
+
 void add_bandwidth_rows()
 {
 	for (std::size_t len : {4096, 65536, 1048576})
@@ -303,6 +428,7 @@ int main(int argc, char **argv)
 {
 	add_latency_rows();
 	add_rate_rows();
+	add_variant_rows();
 	add_bandwidth_rows();
 	add_baseline_rows();
 	return run_rows(argc, argv,

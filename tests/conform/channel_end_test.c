@@ -402,10 +402,10 @@ Test(end, unknown_flags_are_invalid, .init = setup, .fini = teardown)
 	struct ch_channel_attr attr = CH_CHANNEL_ATTR_INIT;
 	struct ch_channel *out = NULL;
 
-	attr.flags = 2;
+	attr.flags = 16;
 	cr_assert_eq(ch_channel_create(pool, &attr, &out), -EINVAL);
 	attr.flags = 0;
-	attr.max_watchers = 4097;
+	attr.wait = 3;
 	cr_assert_eq(ch_channel_create(pool, &attr, &out), -EINVAL);
 	cr_assert_null(out);
 }
