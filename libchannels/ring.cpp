@@ -445,9 +445,11 @@ i64 ring_sent(const lane &r, u64 t, i64 result, int n) noexcept
 
 i64 ring_delivered(const lane &r, u64 t, i64 result, int n) noexcept
 {
-	event_notify(*r.not_full, n);
+	// Without a look whether it is quiet, for the sake of who waits until a closed channel is drained: either our change of
+	// this word comes before close()'s, which then makes our delivery known, or we see below that it is closing. [E3]
+	event_notify_slow(*r.not_full, n);
 	if (r.not_full != &r.h->not_full)
-		event_notify(r.h->not_full, 1); // who polls the channel looks at both lanes
+		event_notify_slow(r.h->not_full, 1); // who polls the channel looks at both lanes
 	CH_CRASH_POINT(recv_notified);
 	const bool is_more = ring_is_at(r, t + TICKET, S_FULL);
 	if (is_polled(r))
