@@ -425,9 +425,9 @@ void ring_wake_all(const channel_header *h) noexcept
 {
 	channel_header *c = const_cast<channel_header *>(h); // what a view of a channel may write
 
-	event_wake(c->not_empty, EVERYBODY);
-	event_wake(c->not_full, EVERYBODY);
+	event_wake(c->not_full, EVERYBODY); // first: ring_delivered rests on it
 	event_wake(c->urgent_not_full, EVERYBODY);
+	event_wake(c->not_empty, EVERYBODY);
 	event_wake(c->received, EVERYBODY);
 }
 
