@@ -2,7 +2,7 @@
 # Benchmarks: every perf/*_bench is a Google Benchmark program over the public API. `make perf` runs them.
 BENCHES =
 if HAVE_BENCHMARK
-BENCHES += perf/channel_bench
+BENCHES += perf/channel_bench perf/ddict_bench perf/pool_bench
 endif
 noinst_PROGRAMS += $(BENCHES)
 
@@ -13,7 +13,15 @@ perf_channel_bench_SOURCES  = $(BENCH_HARNESS) \
 	perf/baseline.cpp perf/baseline.h perf/channel_bench.cpp perf/loops.cpp perf/loops.h
 perf_channel_bench_CPPFLAGS = $(BENCH_CPPFLAGS)
 perf_channel_bench_LDADD    = libchannels.la $(BENCHMARK_LIBS)
-EXTRA_DIST += perf/README.md
+perf_pool_bench_SOURCES     = $(BENCH_HARNESS) \
+	perf/baseline.cpp perf/baseline.h perf/loops.cpp perf/loops.h perf/pool_bench.cpp
+perf_pool_bench_CPPFLAGS    = $(BENCH_CPPFLAGS) -DBENCH_DIR='"$(abs_top_srcdir)/perf"'
+perf_pool_bench_LDADD       = libpool.la libchannels.la $(BENCHMARK_LIBS)
+perf_ddict_bench_SOURCES  = $(BENCH_HARNESS) perf/baseline.cpp perf/baseline.h \
+	perf/ddict_baseline.cpp perf/ddict_baseline.h perf/ddict_bench.cpp perf/loops.cpp perf/loops.h
+perf_ddict_bench_CPPFLAGS = $(BENCH_CPPFLAGS)
+perf_ddict_bench_LDADD    = libddict.la libchannels.la $(BENCHMARK_LIBS)
+EXTRA_DIST += perf/README.md perf/pool_peers.py
 
 .PHONY: perf
 perf: $(BENCHES)

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+// ddict_baseline.cpp - a minimal manager, and memcpy.
+#include "ddict_baseline.h"
+#include <functional>
+#include <stdexcept>
+#include <string_view>
+
+namespace bench {
+
+key_text key_of(std::uint64_t who, std::uint64_t k)
+{
+	key_text t{};
+	std::uint64_t x = who << 32 | k;
+
+	for (std::size_t at = 0; at < t.size(); at += 8) {
+		x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9) + at;
+		std::memcpy(t.data() + at, &x, 8);
+	}
+	return t;
+}
+
+sample count_clients(int nr, const std::function<counted(member &, const std::function<void()> &)> &work)
+{
+	shared<std::array<counted, 64>> all;
+	sample s;
+
+	s.error = run_team(nr, nr, [&](member &me) {
+		try {
+			(*all)[static_cast<std::size_t>(me.index)] = work(me, [&] { me.start(); });
+		} catch (const std::exception &e) {
+			me.fail(e.what());
+		}
+	});
+	for (int i = 0; i < nr; i++) {
+		const counted &c = (*all)[static_cast<std::size_t>(i)];
+
+		s.value += c.ns ? static_cast<double>(c.done) * 1e9 / static_cast<double>(c.ns) : 0;
+		s.is_starved = s.is_starved || c.done < 2;
+	}
+	return s;
+}
+
+namespace {
+
+// What goes over the ring: an operation, a key, a value. The answer is the same bytes.
+struct request_head {
+	std::uint64_t what; // 0: put, 1: get, 2: end
+	key_text key;
+};
+
+class table {
+public:
+	explicit table(std::size_t value_len) : len(value_len), keys(nr), values(nr * value_len) {}
+	char *value_of(const key_text &key)
+	{
+		std::size_t i = std::hash<std::string_view>()({key.data(), key.size()}) % nr;
+
+		while (keys[i] != key) {
+			if (keys[i] == key_text{}) {
+				keys[i] = key;
+				break;
+			}
+			i = (i + 1) % nr;
+		}
+		return values.data() + i * len;
+	}
+
+private:
+	static constexpr std::size_t nr = 4096;
+	std::size_t len;
+	std::vector<key_text> keys;
+	std::vector<char> values;
+};
+
+void serve(spsc_ring &in, spsc_ring &out, std::size_t len)
+{
+	message m(sizeof(request_head) + len);
+	table t(len);
+	backoff wait;
+
+	for (;;) {
+		while (in.try_recv(m.data(), m.len()) < 0)
+			wait.pause();
+		request_head head;
+
+		std::memcpy(&head, m.data(), sizeof(head));
+		if (head.what == 2)
+			return;
+		char *body = reinterpret_cast<char *>(m.data()) + sizeof(head);
+		char *value = t.value_of(head.key);
+
+		if (head.what == 0)
+			std::memcpy(value, body, len);
+		else
+			std::memcpy(body, value, len);
+		while (out.try_send(m.data(), m.len()) < 0)
+			wait.pause();
+	}
+}
+
+} // namespace
+
+sample minimal_manager(std::size_t len)
+{
+	const std::size_t all = sizeof(request_head) + len;
+	spsc_ring to(64, all), from(64, all);
+	shared<counted> result;
+	sample s;
+
+	s.error = run_team(2, 1, [&](member &me) {
+		me.start();
+		if (me.index == 1)
+			return serve(to, from, len);
+		message m(all);
+		request_head head{};
+		backoff wait;
+
+		*result = run_timed([&](std::size_t k) {
+			head.what = k % 2;
+			head.key = key_of(0, k / 2 % 128);
+			std::memcpy(m.data(), &head, sizeof(head));
+			while (to.try_send(m.data(), m.len()) < 0)
+				wait.pause();
+			while (from.try_recv(m.data(), m.len()) < 0)
+				wait.pause();
+			return std::size_t{1};
+		});
+		head.what = 2;
+		std::memcpy(m.data(), &head, sizeof(head));
+		while (to.try_send(m.data(), m.len()) < 0)
+			wait.pause();
+	});
+	s.value = result->ns ? static_cast<double>(result->done) * 1e9 / static_cast<double>(result->ns) : 0;
+	return s;
+}
+
+static sample copies(std::size_t len, std::size_t nr, bool is_in)
+{
+	const region memory(len * nr);
+	char *const place = static_cast<char *>(memory.data());
+
+	return count_clients(1, [&](member &, const std::function<void()> &ready) {
+		message m(len);
+
+		for (std::size_t i = 0; i < nr; i++)
+			std::memcpy(place + i * len, m.data(), len);
+		ready();
+		return run_timed([&](std::size_t k) {
+			if (is_in)
+				std::memcpy(place + k % nr * len, m.data(), len);
+			else
+				std::memcpy(m.data(), place + k % nr * len, len);
+			asm volatile("" ::"r"(m.data()), "r"(place) : "memory");
+			return std::size_t{1};
+		});
+	});
+}
+
+sample memcpy_in(std::size_t len, std::size_t nr)
+{
+	return copies(len, nr, true);
+}
+
+sample memcpy_out(std::size_t len, std::size_t nr)
+{
+	return copies(len, nr, false);
+}
+
+} // namespace bench

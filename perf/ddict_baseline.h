@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// ddict_baseline.h - what the dictionary is measured against: a minimal manager process behind plain spinning rings,
+// and memcpy; and the loop that counts for all of them.
+#ifndef PERF_DDICT_BASELINE_H
+#define PERF_DDICT_BASELINE_H
+#include "baseline.h"
+
+namespace bench {
+
+using key_text = std::array<char, 128>;
+key_text key_of(std::uint64_t who, std::uint64_t k);
+
+// What a client did in the measured part of its time.
+struct counted {
+	std::uint64_t done = 0, ns = 0;
+};
+
+// f(k) with k = 0, 1, 2... gives how many it did; the first tenth is not counted.
+template <class F> counted run_timed(F &&f)
+{
+	const std::uint64_t start = now_ns(), warm = start + conf().run_ns / 10, end = start + conf().run_ns;
+	std::uint64_t now = start, from = 0;
+	counted c;
+
+	for (std::size_t k = 0; now < end; now = now_ns()) {
+		const std::size_t nr = f(k);
+
+		k += nr;
+		if (now >= warm) {
+			from = from ? from : now;
+			c.done += nr;
+		}
+	}
+	// A call longer than the whole time counts by itself.
+	if (!c.done)
+		return {f(0), now_ns() - now};
+	c.ns = now - from;
+	return c;
+}
+
+// Processes that each run work(member, ready) after all are ready; the sum of their rates.
+sample count_clients(int nr, const std::function<counted(member &, const std::function<void()> &)> &work);
+
+// Operations per second of one client that asks a process with a hash table of fixed size, one at a time: half puts,
+// half gets, a key of 128 bytes and a value of len bytes in one plain slot each way. Crash tolerance, sleeping, and
+// growth it does not have.
+sample minimal_manager(std::size_t len);
+
+// Copies per second of one process between a private buffer and nr places in shared memory in turn.
+sample memcpy_in(std::size_t len, std::size_t nr);
+sample memcpy_out(std::size_t len, std::size_t nr);
+
+} // namespace bench
+#endif
