@@ -481,7 +481,8 @@ sample python(const std::string &kind, const std::string &name)
 		for (const int cpu : allowed_cpus())
 			CPU_SET(cpu, &set);
 		sched_setaffinity(0, sizeof set, &set);
-		const auto v = ask_python(kind + " " + name + " 1 " + std::to_string(static_cast<double>(conf().run_ns) / 1e9));
+		const double run_s = static_cast<double>(conf().run_ns) / 1e9;
+		const auto v = ask_python(kind + " " + name + " 1 " + std::to_string(run_s));
 		if (!v)
 			me.fail("python3 perf/pool_peers.py does not run");
 		return *v;
