@@ -89,6 +89,13 @@ static void process_init() noexcept
 	pthread_atfork(fork_prepare, fork_parent, fork_child);
 }
 
+void registry_init() noexcept
+{
+	registry_lock lock;
+
+	process_init();
+}
+
 u32 registry_forks() noexcept
 {
 	return nr_forks.load(relaxed); // changes only in a child with one thread

@@ -49,7 +49,8 @@ struct registry_lock {
 };
 
 ch_segment *registry_first() noexcept; // under the lock
-u32 registry_forks() noexcept;         // how often this process's ancestors and it were forked: tells a child from its parent
+void registry_init() noexcept;         // counts forks from now on
+u32 registry_forks() noexcept;         // tells a forked child from its parent
 
 int segment_attach(const descr &d, ch_segment **out) noexcept; // under the lock; adds a reference
 void segment_unref(ch_segment *seg) noexcept;                  // under the lock

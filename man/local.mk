@@ -87,6 +87,14 @@ dist_man3_MANS = \
 	man/man3/ch_peer_is_alive.3 \
 	man/man3/ch_peer_pid.3 \
 	man/man3/ch_peer_self.3 \
+	man/man3/ch_pollset.3 \
+	man/man3/ch_pollset_add.3 \
+	man/man3/ch_pollset_create.3 \
+	man/man3/ch_pollset_destroy.3 \
+	man/man3/ch_pollset_fd.3 \
+	man/man3/ch_pollset_modify.3 \
+	man/man3/ch_pollset_remove.3 \
+	man/man3/ch_pollset_wait.3 \
 	man/man3/ch_pool.3 \
 	man/man3/ch_pool_alloc.3 \
 	man/man3/ch_pool_attach.3 \

@@ -26,6 +26,8 @@ check_PROGRAMS += \
 	tests/conform/channel_wait_test \
 	tests/conform/descr_test \
 	tests/conform/peer_test \
+	tests/conform/pollset_test \
+	tests/conform/pollset_wait_test \
 	tests/conform/pool_peers_test \
 	tests/conform/pool_test \
 	tests/conform/segment_bad_test \
@@ -56,6 +58,12 @@ tests_conform_descr_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_peer_test_SOURCES  = tests/conform/peer_test.c tests/support/support.h
 tests_conform_peer_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_peer_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_pollset_test_SOURCES  = tests/conform/pollset_test.c tests/support/support.h
+tests_conform_pollset_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_pollset_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_pollset_wait_test_SOURCES  = tests/conform/pollset_wait_test.c tests/support/support.h
+tests_conform_pollset_wait_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_pollset_wait_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_pool_peers_test_SOURCES  = tests/conform/pool_peers_test.c tests/support/support.h
 tests_conform_pool_peers_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_pool_peers_test_LDADD    = $(CHANNELS_TEST_LIBS)
