@@ -4,6 +4,7 @@ channelsincludedir = $(includedir)/channels
 dist_channelsinclude_HEADERS = \
 	include/channels/archive.hpp \
 	include/channels/base.h \
+	include/channels/block.h \
 	include/channels/channel.h \
 	include/channels/channels.h include/channels/channels.hpp \
 	include/channels/descr.h \

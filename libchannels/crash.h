@@ -17,7 +17,8 @@ namespace ch::core {
 	X(spsc_filled) X(spsc_committed) X(spsc_read) X(spsc_delivered) X(spsc_sealing)                              \
 	X(role_taken) X(role_offered) X(role_ended)                                                                  \
 	X(event_registered) X(event_bumped) X(event_woken) X(event_slept)                                            \
-	X(block_allocated) X(block_freeing) X(block_freed)                                                           \
+	X(block_allocated) X(block_freeing) X(block_freed) X(block_typed) X(block_offered) X(block_accepted)         \
+	X(share_made) X(share_freed)                                                                                 \
 	X(run_begun) X(run_tail_claimed) X(run_words_set) X(run_published) X(run_dissolving) X(run_undoing)          \
 	X(peer_claimed) X(peer_announced) X(peer_leaving)                                                            \
 	X(object_made) X(object_hazard) X(object_attached) X(object_dying) X(object_detached)                   \

@@ -133,6 +133,8 @@ inline constexpr u64 block_tag(u64 w) { return w >> 22; }
 inline constexpr block_state block_state_of(u64 w) { return static_cast<block_state>(w >> 18 & 15); }
 inline constexpr u32 block_owner(u64 w) { return static_cast<u32>(w & CLOSER); }
 
+inline constexpr u64 TYPE_LEN = 8; // of a block with an odd tag: u32 type, and 4 unused
+
 // ---- object
 // How every object begins (object.h). It does not change while the object lives.
 struct object_header {
@@ -143,6 +145,16 @@ struct object_header {
 	u32 nr_watches; // poll sets that may watch it: its block ends with a table of so many (watch.h)
 };
 static_assert(sizeof(object_header) == 24, "shared layout: bump LAYOUT_VERSION");
+
+// A share: an object that holds a block for whoever is attached (share.cpp). Does not change while it lives.
+struct share_header {
+	object_header object;
+	u64 index; // of the block
+	u64 tag;
+	u64 len;   // bytes to be seen
+	u64 pad[2];
+};
+static_assert(sizeof(share_header) == LINE, "shared layout: bump LAYOUT_VERSION");
 
 constexpr u64 object_bits_bytes(u32 max_peers) noexcept { return round_up((u64{max_peers} + 1 + 63) / 64 * 8, LINE); }
 

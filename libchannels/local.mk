@@ -6,6 +6,7 @@
 noinst_LTLIBRARIES += libchannels_internal.la
 libchannels_internal_la_SOURCES = \
 	libchannels/atomic.h \
+	libchannels/block.cpp \
 	libchannels/cache.h \
 	libchannels/batch.cpp \
 	libchannels/batch.h \
@@ -44,6 +45,7 @@ libchannels_internal_la_SOURCES = \
 	libchannels/run.h \
 	libchannels/segment.cpp \
 	libchannels/segment.h \
+	libchannels/share.cpp \
 	libchannels/spawn.cpp \
 	libchannels/spawner.cpp \
 	libchannels/spawner.h \

@@ -12,7 +12,7 @@
 
 namespace ch::core {
 
-static const object_kind *const kinds[] = {&channel_kind, &poll_set_kind};
+static const object_kind *const kinds[] = {&channel_kind, &share_kind, &poll_set_kind};
 
 const object_kind *object_kind_of(const ch_segment *seg, const block_place &b) noexcept
 {
@@ -145,6 +145,7 @@ void object_leave(ch_object *o) noexcept
 		o->kind->leave(o, me);
 	clear_bit(o, me);
 	CH_CRASH_POINT(object_detached);
+	object_end_if_left(o->pool->seg, *o->kind, o->block);
 	object_finish(o->pool->seg, o->block);
 }
 

@@ -66,9 +66,10 @@ struct object_kind {
 	// Frees what the object holds; by who has it as FINAL.
 	void (*drain)(ch_segment *seg, const block_place &b, u32 me) noexcept;
 	const poll_ops *poll; // NULL: cannot be a member of a poll set
+	bool ends_with_last = false; // its last user is its end
 };
 
-extern const object_kind channel_kind;
+extern const object_kind channel_kind, share_kind;
 
 inline shared<u64> *object_bits(const object_kind &k, u8 *at) noexcept
 {

@@ -372,7 +372,7 @@ ssize_t ch_pool_block_len(struct ch_pool *pool, const void *addr)
 
 	if (!pool || !pool->hdr || !addr || !block_find_addr(pool->map, addr, b))
 		return fail(-EINVAL, "pool: no block begins at %p", addr);
-	return static_cast<ssize_t>(b.len);
+	return static_cast<ssize_t>(b.len - (block_tag(b.word->load(relaxed)) & 1 ? TYPE_LEN : 0)); // the caller's
 }
 
 // The longest stretch of pages that are free or belong to runs whose blocks are all free.
@@ -422,6 +422,8 @@ int ch_pool_get_stats(struct ch_pool *pool, struct ch_pool_stats *out_stats)
 		s.nr_channels += st == B_OBJECT && reinterpret_cast<const object_header *>(b.addr)->kind == CH_DESCR_CHANNEL;
 	});
 	s.largest = largest_free(pool->map);
+	s.peak = pool->hdr->peak.load(relaxed) * PAGE; // statistics
+	s.peak = s.peak < s.used ? s.used : s.peak > s.len ? s.len : s.peak;
 	for (u32 i = 1; i <= pool->seg->max_peers; i++)
 		s.nr_peers += pool->seg->peers[i].id.load(relaxed) != 0; // a picture of a moment
 	*out_stats = s;

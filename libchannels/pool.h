@@ -22,6 +22,7 @@ int pool_check(ch_pool *pool) noexcept; // 0, -EINVAL, -ESTALE
 
 // 0, or -ENOSPC, -ETIMEDOUT, -EMSGSIZE, -ESTALE. until_ns is absolute; with is_try it is not looked at.
 int pool_alloc(ch_pool *pool, u64 len, bool is_try, i64 until_ns, block_place &out) noexcept;
+int pool_own_block(ch_pool *pool, const void *addr, block_place &out) noexcept; // owner index, -EINVAL, -EPERM, -ESTALE
 void pool_free(ch_pool *pool, const block_place &b) noexcept; // owned by this process
 
 inline bool pool_is_destroyed(const ch_pool *pool) noexcept

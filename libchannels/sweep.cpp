@@ -43,16 +43,31 @@ void hazard_clear(ch_segment *seg, shared<u64> &hazard, const block_place &b) no
 	object_finish(seg, b);
 }
 
+static bool is_attached(ch_segment *seg, const object_kind &k, const block_place &b) noexcept
+{
+	for (u32 i = 0; i <= seg->max_peers / 64; i++)
+		if (object_bits(k, b.addr)[i].load(seq_cst) != 0) // [K2] pairs with [K1] in object.cpp, as there
+			return true;
+	return false;
+}
+
 static bool is_in_use(ch_segment *seg, const object_kind &k, const block_place &b) noexcept
 {
 	for (u32 i = 1; i <= seg->max_peers; i++)
 		for (const shared<u64> &hazard : seg->peers[i].hazard)
 			if (hazard.load(seq_cst) == b.index + 1)
 				return true;
-	for (u32 i = 0; i <= seg->max_peers / 64; i++)
-		if (object_bits(k, b.addr)[i].load(seq_cst) != 0) // [K2] pairs with [K1] in object.cpp, as there
-			return true;
-	return false;
+	return is_attached(seg, k, b);
+}
+
+void object_end_if_left(ch_segment *seg, const object_kind &k, const block_place &b) noexcept
+{
+	u64 w = b.word->load(acquire); // [B2] pairs with [B1]
+
+	if (!k.ends_with_last || block_state_of(w) != B_OBJECT || is_attached(seg, k, b))
+		return;
+	// seq_cst: see sweep.h. Whoever attaches just now has set its hazard, and keeps what it then holds.
+	b.word->compare_exchange_strong(w, block_word(block_tag(w), B_DYING, NOBODY), seq_cst, relaxed);
 }
 
 void object_finish(ch_segment *seg, const block_place &b) noexcept
@@ -92,6 +107,8 @@ static void wake_object(ch_segment *seg, const block_place &b, u32 dead) noexcep
 
 	if (!k)
 		return;
+	if (!is_bit_set(*k, b, dead))
+		object_end_if_left(seg, *k, b); // it may have died between taking its bit away and this
 	const bool is_creator = reinterpret_cast<const object_header *>(b.addr)->creator == dead;
 	if (!is_creator && !is_bit_set(*k, b, dead))
 		return;
@@ -103,6 +120,7 @@ static void wake_object(ch_segment *seg, const block_place &b, u32 dead) noexcep
 		k->wake(seg, dead, b);
 	CH_CRASH_POINT(sweep_woken);
 	object_bits(*k, b.addr)[dead / 64].fetch_and(~(u64{1} << (dead % 64)), seq_cst); // [K1] pairs with [K2], as in object.cpp
+	object_end_if_left(seg, *k, b);
 }
 
 template <class Fn> static void for_each_object(ch_segment *seg, shared<u64> &hazard, Fn fn) noexcept

@@ -5,6 +5,8 @@
 
 namespace ch::core {
 
+struct object_kind;
+
 // Maps the pool of a segment, if there is one. Returns 0, -ENOENT or -EPROTO. (pool.cpp)
 int pool_use(ch_segment *seg) noexcept;
 
@@ -22,6 +24,8 @@ void sweep_self(ch_segment *seg) noexcept;           // a clean leave: as if dea
 // Sets the hazard; true if the block is an object (or a dying one, with is_dying_ok) of this tag. tag 0: any.
 bool hazard_set(shared<u64> &hazard, const block_place &b, u64 tag, bool is_dying_ok) noexcept;
 void hazard_clear(ch_segment *seg, shared<u64> &hazard, const block_place &b) noexcept; // and frees what waited for it
+// An object that lives as long as somebody is attached becomes DYING if nobody is.
+void object_end_if_left(ch_segment *seg, const object_kind &k, const block_place &b) noexcept;
 // Frees a DYING object that nobody uses any more.
 void object_finish(ch_segment *seg, const block_place &b) noexcept;
 

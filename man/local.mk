@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # One page per object, and one .so stub per further function. Keep the list alphabetical.
 dist_man3_MANS = \
+	man/man3/ch_block.3 \
+	man/man3/ch_block_accept.3 \
+	man/man3/ch_block_offer.3 \
+	man/man3/ch_block_withdraw.3 \
 	man/man3/ch_channel.3 \
 	man/man3/ch_channel_abort.3 \
 	man/man3/ch_channel_attach.3 \
@@ -97,12 +101,15 @@ dist_man3_MANS = \
 	man/man3/ch_pollset_wait.3 \
 	man/man3/ch_pool.3 \
 	man/man3/ch_pool_alloc.3 \
+	man/man3/ch_pool_alloc_typed.3 \
 	man/man3/ch_pool_attach.3 \
 	man/man3/ch_pool_block_len.3 \
 	man/man3/ch_pool_create.3 \
 	man/man3/ch_pool_destroy.3 \
 	man/man3/ch_pool_detach.3 \
+	man/man3/ch_pool_each_block.3 \
 	man/man3/ch_pool_free.3 \
+	man/man3/ch_pool_get_classes.3 \
 	man/man3/ch_pool_get_descr.3 \
 	man/man3/ch_pool_get_stats.3 \
 	man/man3/ch_pool_sweep.3 \
@@ -122,5 +129,14 @@ dist_man3_MANS = \
 	man/man3/ch_spawner_destroy.3 \
 	man/man3/ch_spawner_spawn.3 \
 	man/man3/ch_spawner_wait.3 \
-	man/man3/ch_version.3
+	man/man3/ch_version.3 \
+	man/man3/ch_view.3 \
+	man/man3/ch_view_addr.3 \
+	man/man3/ch_view_attach.3 \
+	man/man3/ch_view_clone.3 \
+	man/man3/ch_view_count.3 \
+	man/man3/ch_view_create.3 \
+	man/man3/ch_view_detach.3 \
+	man/man3/ch_view_get_descr.3 \
+	man/man3/ch_view_len.3
 dist_man7_MANS = man/man7/channels.7 man/man7/libddict.7 man/man7/libpool.7

@@ -20,6 +20,7 @@ UNIT_TEST_LIBS         = libchannels_internal.la $(CRITERION_LIBS)
 
 if HAVE_CRITERION
 check_PROGRAMS += \
+	tests/conform/block_test \
 	tests/conform/channel_end_test \
 	tests/conform/channel_place_test \
 	tests/conform/channel_test \
@@ -40,6 +41,9 @@ check_PROGRAMS += \
 	tests/unit/event_test \
 	tests/unit/run_test
 endif
+tests_conform_block_test_SOURCES  = tests/conform/block_test.c tests/support/support.h
+tests_conform_block_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_block_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_channel_end_test_SOURCES  = tests/conform/channel_end_test.c tests/support/support.h
 tests_conform_channel_end_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_channel_end_test_LDADD    = $(CHANNELS_TEST_LIBS)

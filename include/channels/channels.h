@@ -3,6 +3,7 @@
 #ifndef CHANNELS_CHANNELS_H
 #define CHANNELS_CHANNELS_H
 #include <channels/base.h>
+#include <channels/block.h>
 #include <channels/channel.h>
 #include <channels/descr.h>
 #include <channels/pollset.h>

@@ -93,6 +93,7 @@ struct ch_pool_stats {
 	uint64_t nr_used;   /* how many such blocks */
 	uint32_t nr_peers;  /* processes attached, the caller among them */
 	uint32_t nr_channels;
+	uint64_t peak;      /* most bytes that were made into blocks at one time, used and free */
 };
 
 /* ch_pool_get_stats - look through the whole pool. Returns 0, -EINVAL, -ESTALE or -EPROTO. Blocks: no, but takes
