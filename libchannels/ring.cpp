@@ -439,7 +439,7 @@ i64 ring_sent(const lane &r, u64 t, i64 result, int n) noexcept
 	if (is_room && !event_is_quiet(*r.not_full))
 		event_wake(*r.not_full, 1); // pass the baton: the room is more than one message's
 	if (is_polled(r))
-		watch_tell(r.o, is_room ? CH_POLL_IN : CH_POLL_IN | CH_POLL_FULL, is_room ? CH_POLL_OUT : 0);
+		watch_tell(r.o, is_room ? CH_POLL_IN : CH_POLL_IN | CH_POLL_FULL, CH_POLL_OUT);
 	return result;
 }
 
@@ -453,7 +453,7 @@ i64 ring_delivered(const lane &r, u64 t, i64 result, int n) noexcept
 	CH_CRASH_POINT(recv_notified);
 	const bool is_more = ring_is_at(r, t + TICKET, S_FULL);
 	if (is_polled(r))
-		watch_tell(r.o, is_more ? CH_POLL_OUT : CH_POLL_OUT | CH_POLL_EMPTY, is_more ? CH_POLL_IN : 0);
+		watch_tell(r.o, is_more ? CH_POLL_OUT : CH_POLL_OUT | CH_POLL_EMPTY, CH_POLL_IN);
 	if (!event_is_quiet(r.h->received))
 		event_wake(r.h->received, EVERYBODY); // each waits for a ticket of its own
 	if (event_is_quiet(r.h->not_empty))

@@ -113,11 +113,21 @@ static void mark(ch_segment *seg, u32 as, u64 index, u64 tag, u32 member) noexce
 
 // ---- telling
 
+// Whether it is armed for what is true now.
+static bool is_meant(ch_object *o, u64 w, u32 mask, u32 more) noexcept
+{
+	const u32 arms = watch_arms(w);
+
+	if (watch_owner(w) == NOBODY)
+		return false;
+	return (arms & mask) || ((arms & WATCH_MORE) && (arms & more) && (o->kind->poll->look(o, arms & more) & more));
+}
+
 static void tell(ch_object *o, const watch_table &t, u32 i, u32 mask, u32 more) noexcept
 {
 	u64 w = t.words[i].load(acquire); // [Y4] pairs with [Y3]
 
-	while (watch_owner(w) != NOBODY && (watch_arms(w) & (watch_arms(w) & WATCH_MORE ? mask | more : mask))) {
+	while (is_meant(o, w, mask, more)) {
 		// Before the CAS, which proves that they were this claim's.
 		const u64 index = t.refs[i].index.load(relaxed), tag = t.refs[i].tag.load(relaxed);
 		if (!t.words[i].compare_exchange_weak(w, w & ~ARMS, acq_rel, acquire)) // [Y4]

@@ -51,7 +51,7 @@ void watch_arm(const watch_table &t, u32 entry, u32 me, u32 mask) noexcept;
 
 // ---- the notifiers' side
 
-// Something of mask has become true, or of more for those who want to hear of what is left.
+// Something of mask has become true; and whoever wants to hear of what is left is told if something of more is.
 void watch_tell(ch_object *o, u32 mask, u32 more) noexcept;
 // Whatever it is, everybody looks. as: the peer whose hazards may be used: our own, or the one that we sweep.
 void watch_tell_all(ch_segment *seg, u32 as, const block_place &b) noexcept;

@@ -36,6 +36,7 @@ check_PROGRAMS += \
 	tests/conform/spawn_test \
 	tests/proc/fork_test \
 	tests/proc/many_test \
+	tests/proc/pollset_test \
 	tests/proc/quiet_test \
 	tests/unit/descr_test \
 	tests/unit/event_test \
@@ -89,6 +90,9 @@ tests_proc_fork_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_proc_many_test_SOURCES  = tests/proc/many_test.c tests/support/support.h
 tests_proc_many_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_proc_many_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_proc_pollset_test_SOURCES  = tests/proc/pollset_test.c tests/support/support.h
+tests_proc_pollset_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_proc_pollset_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_proc_quiet_test_SOURCES  = tests/proc/quiet_test.c tests/support/support.h
 tests_proc_quiet_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_proc_quiet_test_LDADD    = $(CHANNELS_TEST_LIBS)

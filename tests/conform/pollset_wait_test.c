@@ -218,6 +218,44 @@ Test(pollwait, the_baton_is_passed_as_long_as_there_are_messages, .init = setup,
 	}
 }
 
+/* Who is told goes on to other work: when one of two messages is taken, the other one is another thread's. */
+Test(pollwait, what_is_left_after_a_receive_wakes_the_next, .init = setup, .fini = teardown)
+{
+	static const struct ch_channel_attr kinds[] = {
+		{ .size = sizeof(struct ch_channel_attr), .capacity = 8 },
+		{ .size = sizeof(struct ch_channel_attr), .capacity = 8, .flags = CH_CHANNEL_SPSC },
+		{ .size = sizeof(struct ch_channel_attr), .capacity = 8, .urgent_capacity = 4 },
+	};
+	const struct ch_send_item two[2] = { { .buf = "x", .len = 1 }, { .buf = "y", .len = 1 } };
+	struct ch_send_attr urgent = CH_SEND_ATTR_INIT;
+	pthread_t threads[2];
+	char c;
+
+	urgent.flags = CH_MESSAGE_URGENT;
+	for (size_t k = 0; k < sizeof(kinds) / sizeof(*kinds); k++) {
+		for (int round = 0; round < 10; round++) {
+			cr_assert_eq(ch_channel_create(pool, &kinds[k], &ch), 0, "%s", ch_errmsg());
+			cr_assert_eq(ch_pollset_add(set, ch, CH_POLL_IN, 0), 0);
+			nr_began = nr_woken = 0;
+			for (int i = 0; i < 2; i++)
+				pthread_create(&threads[i], NULL, wait_one, &forever);
+			await_sleepers(2);
+			if (k == 2) {
+				cr_assert_eq(ch_channel_send(ch, "x", 1, CH_TRY), 0);
+				cr_assert_eq(ch_channel_send_attr(ch, "y", 1, &urgent, CH_TRY), 0, "%s", ch_errmsg());
+			} else {
+				cr_assert_eq(ch_channel_send_batch(ch, two, 2, CH_TRY), 2);
+			}
+			AWAIT(load(&nr_woken) >= 1);
+			cr_assert_eq(ch_channel_recv(ch, &c, 1, CH_TRY), 1);
+			for (int i = 0; i < 2; i++)
+				pthread_join(threads[i], NULL);
+			cr_assert_eq(ch_pollset_remove(set, ch), 0);
+			ch_channel_destroy(ch);
+		}
+	}
+}
+
 Test(pollwait, members_may_be_added_and_modified_while_threads_wait, .init = setup, .fini = teardown)
 {
 	struct ch_channel *full = create();
