@@ -160,8 +160,10 @@ int send_whole(ch_channel *ch, outgoing &out, u32 completion, i64 timeout_ns) no
 	u64 ticket = 0;
 	int rc;
 
-	if (out.flags & CH_MESSAGE_TAGGED)
-		out.tag.sender = ch->self;
+	rc = channel_me(ch); // which also knows who we are
+	if (rc < 0)
+		return rc;
+	out.tag.sender = ch->self;
 	if (out.is_block || is_inline) {
 		if (is_inline)
 			touch(out.buf, out.len);

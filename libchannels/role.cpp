@@ -6,6 +6,7 @@
 #include "peer.h"
 #include "sweep.h"
 #include <cerrno>
+#include <ctime>
 
 namespace ch::core {
 
@@ -20,14 +21,21 @@ static shared<u64> &role_word(const ch_channel *ch, u32 which) noexcept
 	return which == SENDER ? ch->r.h->sender : ch->r.h->receiver;
 }
 
-// True if it may be free now: who has it is dead.
-static bool is_widowed(ch_channel *ch, u64 x) noexcept
+static constexpr int PATIENCE = 50; // looks at a dead one's role while another process sweeps it, 0.1 ms apart
+
+// True if it may be free soon: who has it is dead.
+static bool is_widowed(ch_channel *ch, u32 owner, int n) noexcept
 {
 	ch_segment *seg = ch->pool->seg;
-	const u32 owner = static_cast<u32>(x & ~ROLE_OFFERED);
 	const u64 id = peer_of(seg, owner);
+	const timespec nap{0, 100000};
 
-	return id != 0 && !peer_is_alive(id) && sweep_peer(seg, owner);
+	if (n == PATIENCE || (id != 0 && peer_is_alive(id)))
+		return false;
+	if (n > 0)
+		nanosleep(&nap, nullptr);
+	sweep_peer(seg, owner);
+	return true;
 }
 
 static int take_word(ch_channel *ch, role which, u32 me) noexcept
@@ -35,12 +43,12 @@ static int take_word(ch_channel *ch, role which, u32 me) noexcept
 	shared<u64> &word = role_word(ch, which);
 	u64 x = word.load(acquire); // [T2] pairs with [T1]: here, below, and in recover.cpp
 
-	for (bool is_second = false;; is_second = true) {
+	for (int n = 0;; n++) {
 		// [T1] pairs with [T2]: we see what the last one to have the role did.
 		while (x == 0 || (x & ROLE_OFFERED))
 			if (word.compare_exchange_weak(x, me, acq_rel, acquire))
 				return 0;
-		if (is_second || x == me || !is_widowed(ch, x))
+		if (x == me || !is_widowed(ch, static_cast<u32>(x), n))
 			return fail(-EBUSY, "channel: the role of the %s is another %s's", NAMES[which],
 				    x == me ? "thread's or handle" : "process");
 		x = word.load(acquire); // [T2]

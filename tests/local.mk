@@ -21,8 +21,12 @@ UNIT_TEST_LIBS         = libchannels_internal.la $(CRITERION_LIBS)
 if HAVE_CRITERION
 check_PROGRAMS += \
 	tests/conform/block_test \
+	tests/conform/channel_ack_test \
+	tests/conform/channel_attr_test \
+	tests/conform/channel_batch_test \
 	tests/conform/channel_end_test \
 	tests/conform/channel_place_test \
+	tests/conform/channel_spsc_test \
 	tests/conform/channel_test \
 	tests/conform/channel_wait_test \
 	tests/conform/descr_test \
@@ -45,12 +49,24 @@ endif
 tests_conform_block_test_SOURCES  = tests/conform/block_test.c tests/support/support.h
 tests_conform_block_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_block_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_channel_ack_test_SOURCES  = tests/conform/channel_ack_test.c tests/support/support.h
+tests_conform_channel_ack_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_channel_ack_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_channel_attr_test_SOURCES  = tests/conform/channel_attr_test.c tests/support/support.h
+tests_conform_channel_attr_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_channel_attr_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_channel_batch_test_SOURCES  = tests/conform/channel_batch_test.c tests/support/support.h
+tests_conform_channel_batch_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_channel_batch_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_channel_end_test_SOURCES  = tests/conform/channel_end_test.c tests/support/support.h
 tests_conform_channel_end_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_channel_end_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_channel_place_test_SOURCES  = tests/conform/channel_place_test.c tests/support/support.h
 tests_conform_channel_place_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_channel_place_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_channel_spsc_test_SOURCES  = tests/conform/channel_spsc_test.c tests/support/support.h
+tests_conform_channel_spsc_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_channel_spsc_test_LDADD    = $(CHANNELS_TEST_LIBS) -lpthread
 tests_conform_channel_test_SOURCES  = tests/conform/channel_test.c tests/support/support.h
 tests_conform_channel_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_channel_test_LDADD    = $(CHANNELS_TEST_LIBS)
