@@ -92,7 +92,7 @@ ddict_call ddict_core::start_get(bytes key) const
 	return begin(fitted({.what = op::get, .key = key}));
 }
 
-// The manager answers the release, so it was alive, and the bytes were the value's, as long as they were read.
+// The manager lives after the value was read, so the bytes were the value's: a dead one's memory may be used by others.
 static void read_pinned(connection &conn, dd::call &c, const outgoing &out, ddict_core::value_reader read)
 {
 	const std::uint64_t pin = c.head().arg;
@@ -104,6 +104,8 @@ static void read_pinned(connection &conn, dd::call &c, const outgoing &out, ddic
 		conn.unpin(c.manager(), pin);
 		throw;
 	}
+	if (conn.lives(c.manager()))
+		return conn.unpin(c.manager(), pin);
 	const int status = conn.run(r, c.manager(), {.what = op::release, .arg = pin, .until = out.until}).status;
 
 	if (status < 0)

@@ -110,6 +110,8 @@ public:
 	bytes pinned(const call &c) const;
 	// Lets go of a pinned value, without waiting for an answer.
 	void unpin(unsigned m, std::uint64_t pin) noexcept;
+	// Whether this manager certainly lives: what it had pinned before is pinned. False: perhaps not.
+	bool lives(unsigned m) const noexcept;
 	// Throws what a manager's status says.
 	[[noreturn]] void fail(unsigned m, int status) const;
 
@@ -120,6 +122,10 @@ private:
 		ch::channel requests;
 		segment seg;
 		std::uint64_t client = 0; // our id with this manager
+		int pidfd = -1;           // of the manager, to see cheaply that it lives; -1: cannot be had
+
+		link() = default;
+		~link();
 	};
 	friend class call;
 

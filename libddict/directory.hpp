@@ -21,7 +21,7 @@ struct manager_info {
 struct manager_rules {
 	std::uint64_t working_set;
 	std::uint32_t when_full; // enum ddict_full
-	std::uint8_t wait_for_keys, wait_for_writers, read_only, pad;
+	std::uint8_t wait_for_keys, wait_for_writers, read_only, has_spare_cpus;
 };
 
 struct directory {

@@ -2,6 +2,9 @@
 // link.cpp - the other half of a connection: reaching the managers, and sending to them.
 #include "connection.hpp"
 #include <ctime>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 namespace ch::dd {
 
@@ -107,6 +110,19 @@ connection::link &connection::up(unsigned m)
 	return l;
 }
 
+connection::link::~link()
+{
+	if (pidfd >= 0)
+		close(pidfd);
+}
+
+bool connection::lives(unsigned m) const noexcept
+{
+	pollfd p{links_[m].pidfd, POLLIN, 0};
+
+	return p.fd >= 0 && ::poll(&p, 1, 0) == 0;
+}
+
 void connection::say_hello(unsigned m, link &l)
 {
 	const manager_info &info = dir_.managers[m];
@@ -128,6 +144,9 @@ void connection::say_hello(unsigned m, link &l)
 
 	send_small(c, m, l, head, {.what = op::hello, .vlen = sizeof(body), .write = &write, .until = until});
 	l.client = wait(c, until).arg;
+	l.pidfd = static_cast<int>(syscall(SYS_pidfd_open, ch_peer_pid(info.peer), 0));
+	if (manager_died(m)) // then the number may be somebody else's
+		raise_dead(m, EOWNERDEAD);
 	// [H2] pairs with [H1]: the link is whole before it is up.
 	l.is_up.store(true, std::memory_order_release);
 }

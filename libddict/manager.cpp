@@ -10,6 +10,8 @@ namespace ch::dd {
 
 namespace {
 
+constexpr unsigned spin_ns = 200000;
+
 descriptor from_bytes(const unsigned char (&b)[64])
 {
 	descriptor d{};
@@ -35,6 +37,9 @@ manager::manager(const manager_arg &arg)
 {
 	if (rules_.when_full == static_cast<std::uint32_t>(ddict_full::evict))
 		store_.keep_order_of_use();
+	// As long as a client copies a large value, between two requests: to be woken takes it as long.
+	if (rules_.has_spare_cpus)
+		requests_.set_spin(spin_ns);
 }
 
 int manager_main(const void *arg, std::size_t len)

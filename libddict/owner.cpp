@@ -25,7 +25,7 @@ unsigned usable_cpus()
 	return sched_getaffinity(0, sizeof(set), &set) == 0 ? static_cast<unsigned>(CPU_COUNT(&set)) : 1;
 }
 
-manager_rules rules_of(const ddict_options &o)
+manager_rules rules_of(const ddict_options &o, unsigned managers)
 {
 	if (o.working_set > working_set_max)
 		refuse(EINVAL, "ddict: a working set has at most 65536 checkpoints");
@@ -36,7 +36,7 @@ manager_rules rules_of(const ddict_options &o)
 		o.wait_for_keys,
 		o.wait_for_writers,
 		o.read_only,
-		0};
+		usable_cpus() > managers};
 }
 
 } // namespace
@@ -59,7 +59,7 @@ void owner::create(const ddict_options &o)
 	make_shards(nr, memory, clients + 64);
 	control_ = memory_pool::create(control_len(clients), clients + nr + 64);
 	dir_ = directory_create(nr, clients + nr + 64, o.name);
-	directory d{ch_segment_name(dir_.get()), control_->descr(), rules_of(o), {}};
+	directory d{ch_segment_name(dir_.get()), control_->descr(), rules_of(o, nr), {}};
 
 	start_managers(d);
 	directory_publish(dir_.get(), d);
