@@ -11,7 +11,9 @@ dist_channelsinclude_HEADERS = \
 	include/channels/pollset.h \
 	include/channels/pool.h \
 	include/channels/segment.h \
-	include/channels/spawn.h
+	include/channels/spawn.h \
+	include/channels/stream.h \
+	include/channels/stream.hpp
 nodist_channelsinclude_HEADERS = include/channels/version.h
 
 poolincludedir = $(includedir)/pool

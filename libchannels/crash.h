@@ -25,6 +25,9 @@ namespace ch::core {
 	X(object_finishing)                                                                                         \
 	X(watch_claimed) X(watch_armed) X(watch_disarmed) X(watch_marked) X(mark_leaf) X(mark_top)                  \
 	X(pollset_added) X(pollset_removing)                                                                        \
+	X(stream_claimed) X(stream_announced) X(stream_accepted) X(stream_end_taken) X(stream_block_marked)          \
+	X(stream_filled) X(stream_committed) X(stream_chunk_taken) X(stream_delivered) X(stream_ended) X(stream_left) \
+	X(stream_draining) X(stream_drained) X(stream_freed)                                                         \
 	X(sweep_elected) X(sweep_tombed) X(sweep_block_given_back) X(sweep_recov_marked)                             \
 	X(sweep_recov_offered) X(sweep_rings_done) X(sweep_block_done) X(sweep_woken) X(sweep_slot_freed)
 

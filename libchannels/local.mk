@@ -50,6 +50,10 @@ libchannels_internal_la_SOURCES = \
 	libchannels/spawner.cpp \
 	libchannels/spawner.h \
 	libchannels/spsc.h \
+	libchannels/stream.cpp \
+	libchannels/stream.h \
+	libchannels/stream_chunk.cpp \
+	libchannels/stream_talk.cpp \
 	libchannels/sweep.cpp \
 	libchannels/sweep.h \
 	libchannels/wait.cpp \

@@ -5,6 +5,7 @@
 #include "crash.h"
 #include "event.h"
 #include "peer.h"
+#include "stream.h"
 #include "sweep.h"
 #include "wait.h"
 #include "watch.h"
@@ -12,7 +13,7 @@
 
 namespace ch::core {
 
-static const object_kind *const kinds[] = {&channel_kind, &share_kind, &poll_set_kind};
+static const object_kind *const kinds[] = {&channel_kind, &share_kind, &poll_set_kind, &stream_kind};
 
 const object_kind *object_kind_of(const ch_segment *seg, const block_place &b) noexcept
 {

@@ -139,4 +139,33 @@ dist_man3_MANS = \
 	man/man3/ch_view_detach.3 \
 	man/man3/ch_view_get_descr.3 \
 	man/man3/ch_view_len.3
+	man/man3/ch_stream.3 \
+	man/man3/ch_stream_abort.3 \
+	man/man3/ch_stream_accept.3 \
+	man/man3/ch_stream_attach.3 \
+	man/man3/ch_stream_cancel.3 \
+	man/man3/ch_stream_claim.3 \
+	man/man3/ch_stream_close.3 \
+	man/man3/ch_stream_commit.3 \
+	man/man3/ch_stream_count.3 \
+	man/man3/ch_stream_create.3 \
+	man/man3/ch_stream_drain.3 \
+	man/man3/ch_stream_end.3 \
+	man/man3/ch_stream_flush.3 \
+	man/man3/ch_stream_get_descr.3 \
+	man/man3/ch_stream_get_pool.3 \
+	man/man3/ch_stream_open.3 \
+	man/man3/ch_stream_poll.3 \
+	man/man3/ch_stream_port_attach.3 \
+	man/man3/ch_stream_port_create.3 \
+	man/man3/ch_stream_port_destroy.3 \
+	man/man3/ch_stream_port_detach.3 \
+	man/man3/ch_stream_port_get_descr.3 \
+	man/man3/ch_stream_port_get_stats.3 \
+	man/man3/ch_stream_read.3 \
+	man/man3/ch_stream_release.3 \
+	man/man3/ch_stream_send_block.3 \
+	man/man3/ch_stream_take.3 \
+	man/man3/ch_stream_write.3 \
+	man/man3/ch_version.3
 dist_man7_MANS = man/man7/channels.7 man/man7/libddict.7 man/man7/libpool.7

@@ -38,6 +38,9 @@ check_PROGRAMS += \
 	tests/conform/segment_bad_test \
 	tests/conform/segment_test \
 	tests/conform/spawn_test \
+	tests/conform/stream_buf_test \
+	tests/conform/stream_end_test \
+	tests/conform/stream_test \
 	tests/proc/fork_test \
 	tests/proc/many_test \
 	tests/proc/pollset_test \
@@ -100,6 +103,15 @@ tests_conform_segment_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_spawn_test_SOURCES  = tests/conform/spawn_test.c tests/support/support.h
 tests_conform_spawn_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_spawn_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_stream_buf_test_SOURCES  = tests/conform/stream_buf_test.cpp tests/support/support.h
+tests_conform_stream_buf_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_stream_buf_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_stream_end_test_SOURCES  = tests/conform/stream_end_test.c tests/support/support.h
+tests_conform_stream_end_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_stream_end_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_stream_test_SOURCES  = tests/conform/stream_test.c tests/support/support.h
+tests_conform_stream_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_stream_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_proc_fork_test_SOURCES  = tests/proc/fork_test.c tests/support/support.h
 tests_proc_fork_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_proc_fork_test_LDADD    = $(CHANNELS_TEST_LIBS)

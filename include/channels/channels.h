@@ -10,5 +10,6 @@
 #include <channels/pool.h>
 #include <channels/segment.h>
 #include <channels/spawn.h>
+#include <channels/stream.h>
 #include <channels/version.h>
 #endif

@@ -24,6 +24,7 @@ enum ch_descr_kind {
 	CH_DESCR_CHANNEL = 3,
 	CH_DESCR_BLOCK = 4, /* an offered block */
 	CH_DESCR_VIEW = 5,  /* a shared block */
+	CH_DESCR_STREAM = 6,
 	CH_DESCR_KINDS
 };
 
