@@ -257,12 +257,12 @@ int receive_from(ch_channel *ch, lane &l, u32 me, bool is_closing, incoming &in)
 		return is_closing && l.is_spsc && spsc_is_past_end(l, t) ? verdict::leave : look_at(l, s, t, in);
 	};
 	auto use = [&](const slot &s, u64, u64 = 0) { return use_it(ch, me, s, in); };
-	i64 rc = 0;
 
 	if (!l.is_spsc)
 		return static_cast<int>(ring_consume(l, me, LEFT, look, use));
 	in.refused = 0;
 	for (u64 guard = ring_guard(l); guard > 0; guard--) {
+		i64 rc = 0;
 		if (spsc_pop(l, 1, &rc, look, use))
 			return static_cast<int>(rc);
 		if (in.refused)
