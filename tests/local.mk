@@ -138,12 +138,15 @@ tests_unit_run_test_LDADD    = $(UNIT_TEST_LIBS)
 STRESS = \
 	tests/stress/channel_stress \
 	tests/stress/handle_stress \
+	tests/stress/pollset_stress \
 	tests/stress/pool_stress
 check_PROGRAMS += $(STRESS)
 tests_stress_channel_stress_SOURCES = tests/stress/channel_stress.cpp tests/stress/stress.h tests/support/support.h
 tests_stress_channel_stress_LDADD   = libchannels.la
 tests_stress_handle_stress_SOURCES = tests/stress/handle_stress.cpp tests/stress/stress.h tests/support/support.h
 tests_stress_handle_stress_LDADD   = libchannels.la
+tests_stress_pollset_stress_SOURCES = tests/stress/pollset_stress.cpp tests/stress/stress.h tests/support/support.h
+tests_stress_pollset_stress_LDADD   = libchannels.la
 tests_stress_pool_stress_SOURCES = tests/stress/pool_stress.cpp tests/stress/stress.h tests/support/support.h
 tests_stress_pool_stress_LDADD   = libchannels.la
 
@@ -154,6 +157,8 @@ tests_crash_torture_SOURCES = \
 	tests/crash/director.h \
 	tests/crash/evidence.cpp \
 	tests/crash/evidence.h \
+	tests/crash/poller.cpp \
+	tests/crash/poller.h \
 	tests/crash/torture.cpp \
 	tests/support/support.h
 tests_crash_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)

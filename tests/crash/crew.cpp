@@ -2,6 +2,7 @@
 /* crew.cpp - what the children of the kill test do until they are killed. Public API only, but for the hook. */
 #include "crash.h"
 #include "evidence.h"
+#include "poller.h"
 #include <unordered_map>
 
 namespace torture {
@@ -132,7 +133,7 @@ static void use_memory(struct ch_channel *ch)
 	kept = p;
 }
 
-static int send_in_place(struct ch_channel *ch, message_id id)
+static int send_in_place(struct ch_channel *ch, message_id id, int64_t patience)
 {
 	struct ch_message msg = CH_MESSAGE_INIT;
 	const size_t len = length_of(id);
@@ -150,19 +151,42 @@ static int send_in_place(struct ch_channel *ch, message_id id)
 	write_message(msg.data, id);
 	msg.len = len;
 	in_call = "commit";
-	return ch_channel_commit(ch, &msg, PATIENCE);
+	err = ch_channel_commit(ch, &msg, patience);
+	if (err == -EAGAIN)
+		ch_channel_abort(ch, &msg);
+	return err;
 }
 
-static int send_copy(struct ch_channel *ch, message_id id)
+static int send_copy(struct ch_channel *ch, message_id id, int64_t patience)
 {
 	write_message(self->buf.bytes, id);
 	in_call = "send";
-	return ch_channel_send(ch, self->buf.bytes, length_of(id), PATIENCE);
+	return ch_channel_send(ch, self->buf.bytes, length_of(id), patience);
+}
+
+/* Waits in the call, or tries and waits in a poll set. */
+static int send_one(struct ch_channel *ch, message_id id, poller &by_set)
+{
+	for (;;) {
+		const int64_t patience = by_set ? CH_TRY : PATIENCE;
+		int err = rnd(&rs) % 2 ? send_in_place(ch, id, patience) : send_copy(ch, id, patience);
+
+		if (by_set && err == -ENOSPC) { /* a full pool is no event */
+			short_nap();
+			continue;
+		}
+		if (!by_set || err != -EAGAIN)
+			return err;
+		in_call = "wait for room in a poll set";
+		if ((err = by_set.wait(PATIENCE)) < 0)
+			return err;
+	}
 }
 
 [[noreturn]] static void produce()
 {
 	struct ch_channel *ch = enter();
+	poller by_set(ch, CH_POLL_OUT, &rs);
 	const uint32_t nr = rnd(&rs) % 8 ? NR_SEQ : 1 + static_cast<uint32_t>(rnd(&rs) % NR_SEQ);
 
 	for (uint32_t seq = 0; seq < nr && !the.ev->stop; seq++) {
@@ -171,7 +195,7 @@ static int send_copy(struct ch_channel *ch, message_id id)
 
 		use_memory(ch);
 		self->stage = IN_SEND;
-		if (int err = rnd(&rs) % 2 ? send_in_place(ch, id) : send_copy(ch, id); err < 0)
+		if (int err = send_one(ch, id, by_set); err < 0)
 			fail(ch, err);
 		the.book->committed(id);
 		self->stage = IDLE;
@@ -242,14 +266,21 @@ static int receive_copy(struct ch_channel *ch, int64_t timeout)
 [[noreturn]] static void consume()
 {
 	struct ch_channel *ch = enter();
+	poller by_set(ch, CH_POLL_IN, &rs);
 	const uint64_t enough = rnd(&rs) % 8 ? UINT64_MAX : rnd(&rs) % 500;
 
 	for (uint64_t i = 0; i < enough; i++) {
 		const int64_t timeouts[] = { CH_TRY, 20 * MS, 1 * MS, PATIENCE, CH_FOREVER, CH_FOREVER };
-		const int64_t timeout = the.ev->drain ? 20 * MS : timeouts[rnd(&rs) % 6];
-		const int err = rnd(&rs) % 3 ? receive_copy(ch, timeout) : receive_in_place(ch, timeout);
+		const int64_t timeout = by_set ? CH_TRY : the.ev->drain ? 20 * MS : timeouts[rnd(&rs) % 6];
+		int err = rnd(&rs) % 3 ? receive_copy(ch, timeout) : receive_in_place(ch, timeout);
 
 		self->stage = IDLE;
+		if (by_set && err == -EAGAIN) {
+			in_call = "wait for a message in a poll set";
+			err = by_set.wait(the.ev->drain ? 20 * MS : PATIENCE);
+			if (err == -ETIMEDOUT && !the.ev->drain)
+				fail(ch, err);
+		}
 		if (err == -EPIPE)
 			break;
 		if ((err < 0 && err != -EAGAIN && err != -ETIMEDOUT) || (err == -ETIMEDOUT && timeout == PATIENCE))
