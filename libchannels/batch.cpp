@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // batch.cpp - many messages in one call.
 //
-// Messages that travel in the ring go by batch.h in groups of BATCH_MAX; one that needs a block goes alone, in its turn.
+// Messages that travel in the ring go by batch.h in groups of BATCH_MAX; one that needs a block goes alone, in its
+// turn.
 #include "config.h"
 #include "batch.h"
 #include "message.h"
@@ -117,8 +118,8 @@ struct group {
 	ch_channel *ch;
 	u32 me;
 	ch_recv_item *items;
-	int refused = 0;            // why the one after the last was left
-	u32 nr_good = 0;            // damaged ones are dropped
+	int refused = 0; // why the one after the last was left
+	u32 nr_good = 0; // damaged ones are dropped
 	u32 nr_blocks = 0;
 	block_place blocks[BATCH_MAX]; // freed when their messages have been delivered
 
@@ -178,8 +179,8 @@ static int receive_group(ch_channel *ch, u32 me, lane &l, ch_recv_item *items, u
 	};
 	i64 none = 0;
 
-	const int rc = l.is_spsc ? static_cast<int>(spsc_pop(l, n < BATCH_MAX ? n : BATCH_MAX, &none, look, use)) :
-				   ring_consume_many(l, me, n, look, use);
+	const int rc = l.is_spsc ? static_cast<int>(spsc_pop(l, n < BATCH_MAX ? n : BATCH_MAX, &none, look, use))
+				 : ring_consume_many(l, me, n, look, use);
 	for (u32 k = 0; k < g.nr_blocks; k++)
 		pool_free(ch->pool, g.blocks[k]);
 	*refused = rc == 0 ? g.refused : 0;
@@ -187,7 +188,8 @@ static int receive_group(ch_channel *ch, u32 me, lane &l, ch_recv_item *items, u
 }
 
 // What is there of a lane, from items[done] on. Returns how many there are then, or what kept it from the first.
-static int receive_lane(ch_channel *ch, u32 me, lane &l, ch_recv_item *items, size_t nr, size_t done, int *refused) noexcept
+static int receive_lane(ch_channel *ch, u32 me, lane &l, ch_recv_item *items, size_t nr, size_t done,
+			int *refused) noexcept
 {
 	int rc = -EAGAIN;
 

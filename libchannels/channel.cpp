@@ -163,7 +163,8 @@ static int read_channel_attr(const ch_channel_attr *attr, ch_channel_attr &a) no
 	if (a.inline_max < 8 || a.inline_max > MAX_INLINE)
 		return fail(-EINVAL, "channel: inline_max %u is not in 8...%u", a.inline_max, MAX_INLINE);
 	if ((a.flags & CH_CHANNEL_SPSC) && (a.urgent_capacity || (a.flags & CH_CHANNEL_ACKNOWLEDGED)))
-		return fail(-EINVAL, "channel: one with one sender and one receiver has no urgent lane and no acknowledgements");
+		return fail(-EINVAL,
+			    "channel: one with one sender and one receiver has no urgent lane and no acknowledgements");
 	if ((a.flags & CH_CHANNEL_HANGS_UP) && !(a.flags & CH_CHANNEL_SPSC))
 		return fail(-EINVAL, "channel: only one with one sender and one receiver can hang up");
 	return 0;
@@ -272,5 +273,6 @@ ssize_t ch_channel_count(struct ch_channel *ch)
 {
 	const int rc = usable(ch);
 
-	return rc < 0 ? rc : static_cast<ssize_t>(ring_count(ch->r) + (ch->r.urgent.slots ? ring_count(ch->r.urgent) : 0));
+	return rc < 0 ? rc
+		      : static_cast<ssize_t>(ring_count(ch->r) + (ch->r.urgent.slots ? ring_count(ch->r.urgent) : 0));
 }

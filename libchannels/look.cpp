@@ -11,7 +11,8 @@
 namespace ch::core {
 
 // memcpy from bytes that others may be writing: what comes of it is thrown away then. ThreadSanitizer need not know.
-[[gnu::noinline]] __attribute__((no_sanitize("thread"))) static void copy_racing(void *to, const u8 *from, u64 len) noexcept
+[[gnu::noinline]] __attribute__((no_sanitize("thread"))) static void copy_racing(void *to, const u8 *from,
+										 u64 len) noexcept
 {
 	using word = u64 __attribute__((may_alias));
 	u8 *t = static_cast<u8 *>(to);
@@ -69,7 +70,7 @@ static int peek_spsc(const ch_channel *ch, const lane &l, incoming &in) noexcept
 {
 	const u64 head = l.ends->head.load(acquire), t = word_ticket(head); // [D2] pairs with [D1] in spsc.h
 
-	if (l.of(t).w.load(acquire) != (t | S_FULL) || spsc_is_past_end(l, t)) // [A1] pairs with [R1] in spsc.h
+	if (l.of(t).w.load(acquire) != (t | S_FULL) || spsc_is_past_end(l, t))        // [A1] pairs with [R1] in spsc.h
 		return l.h->state.load(relaxed) & CHANNEL_CLOSING ? -EPIPE : -EAGAIN; // set before close() woke us
 	return peek_ticket(ch, l, t, l.ends->head, head, in);
 }
@@ -78,7 +79,8 @@ static int peek_lane(const ch_channel *ch, const lane &l, incoming &in) noexcept
 {
 	const u64 t = ring_oldest(l);
 	shared<u64> &claim = l.q[l.index(t)];
-	const u64 x = claim.load(acquire), w = l.of(t).w.load(acquire); // [C2] with [C1], [A1] pairs with [R1] in ring.h
+	const u64 x = claim.load(acquire),
+		  w = l.of(t).w.load(acquire); // [C2] with [C1], [A1] pairs with [R1] in ring.h
 
 	if (word_ticket(x) == t && w == (t | S_FULL))
 		return peek_ticket(ch, l, t, claim, x, in);
@@ -201,7 +203,9 @@ ssize_t ch_channel_drain(struct ch_channel *ch)
 	if (!ch)
 		return fail(-EINVAL, "channel: NULL");
 	const int me = channel_me(ch);
-	const int rc = me < 0 ? me : ch->r.h->state.load(relaxed) & CHANNEL_DESTROYED ? -ESTALE : role_check(ch, RECEIVER); // a flag
+	const int rc = me < 0                                             ? me
+		       : ch->r.h->state.load(relaxed) & CHANNEL_DESTROYED ? -ESTALE
+									  : role_check(ch, RECEIVER); // a flag
 	if (rc < 0)
 		return refuse(ch, rc);
 	ssize_t n = drain_left(ch, static_cast<u32>(me));

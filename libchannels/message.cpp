@@ -30,12 +30,18 @@ int refuse(const ch_channel *ch, int rc) noexcept
 	const char *pool = ch->pool->seg->name;
 
 	switch (rc) {
-	case -ESTALE: return object_stale(ch);
-	case -EPIPE: return fail(rc, "channel in pool %s is closed, or the other side has gone", pool);
-	case -EOWNERDEAD: return fail(rc, "channel in pool %s: the other side died", pool);
-	case -EPROTO: return fail(rc, "channel in pool %s: shared memory is damaged", pool);
-	case -EINPROGRESS: return fail(rc, "channel in pool %s: the message was sent, its receipt did not come", pool);
-	default: return rc;
+	case -ESTALE:
+		return object_stale(ch);
+	case -EPIPE:
+		return fail(rc, "channel in pool %s is closed, or the other side has gone", pool);
+	case -EOWNERDEAD:
+		return fail(rc, "channel in pool %s: the other side died", pool);
+	case -EPROTO:
+		return fail(rc, "channel in pool %s: shared memory is damaged", pool);
+	case -EINPROGRESS:
+		return fail(rc, "channel in pool %s: the message was sent, its receipt did not come", pool);
+	default:
+		return rc;
 	}
 }
 
@@ -79,7 +85,8 @@ static int publish_once(ch_channel *ch, lane &l, u32 me, const outgoing &out, u6
 		return ring_publish(l, me, fill);
 	const i64 n = spsc_push(l, 1, fill);
 	if (n < 0 && out.is_block) // past the end: nobody will take the block
-		out.block.word->store(block_word(block_tag(out.block.word->load(relaxed)), B_OWNED, me), release); // [B1]
+		out.block.word->store(block_word(block_tag(out.block.word->load(relaxed)), B_OWNED, me),
+				      release); // [B1]
 	return n > 0 ? 0 : n < 0 ? static_cast<int>(n) : -EAGAIN;
 }
 
@@ -139,8 +146,11 @@ static int send_large(ch_channel *ch, lane &l, outgoing &out, i64 timeout_ns, i6
 static int wait_receipt(ch_channel *ch, lane &l, u64 ticket, i64 timeout_ns) noexcept
 {
 	auto attempt = [&] {
-		return ring_is_delivered(l, ticket) ? 0 : ch->r.h->state.load(relaxed) & // flags
-			       (CHANNEL_DESTROYED | CHANNEL_RECEIVER_LEFT | CHANNEL_RECEIVER_DIED) ? -EINPROGRESS : -EAGAIN;
+		return ring_is_delivered(l, ticket) ? 0
+		       : ch->r.h->state.load(relaxed) & // flags
+				       (CHANNEL_DESTROYED | CHANNEL_RECEIVER_LEFT | CHANNEL_RECEIVER_DIED)
+			       ? -EINPROGRESS
+			       : -EAGAIN;
 	};
 	int rc = attempt();
 
@@ -183,7 +193,8 @@ verdict look_at(const lane &l, const slot &s, u64 ticket, incoming &in) noexcept
 
 	in.len = what & LEN_MASK;
 	in.is_block = what & IN_BLOCK;
-	in.flags = (what & WITH_TAG ? CH_MESSAGE_TAGGED : 0) | (l.not_full == &l.h->urgent_not_full ? CH_MESSAGE_URGENT : 0);
+	in.flags = (what & WITH_TAG ? CH_MESSAGE_TAGGED : 0) |
+		   (l.not_full == &l.h->urgent_not_full ? CH_MESSAGE_URGENT : 0);
 	in.from = &l;
 	in.ticket = ticket;
 	if (!in.is_block && in.len + head > l.inline_max) [[unlikely]]
@@ -294,7 +305,8 @@ int receive_left(ch_channel *ch, u32 me, incoming &in) noexcept
 
 int receive_once(ch_channel *ch, u32 me, incoming &in) noexcept
 {
-	const u64 state = ch->r.h->state.load(acquire); // [V2] pairs with [V1]: all that was sent before the sender went
+	const u64 state =
+		ch->r.h->state.load(acquire); // [V2] pairs with [V1]: all that was sent before the sender went
 	int urgent = -EPIPE;
 
 	if (state & CHANNEL_DESTROYED) [[unlikely]]
@@ -310,8 +322,10 @@ int receive_once(ch_channel *ch, u32 me, incoming &in) noexcept
 			return urgent;
 	}
 	int rc = receive_from(ch, ch->r, me, state & CHANNEL_CLOSING, in);
-	if (rc == -EPIPE && (urgent == -EAGAIN || ((ch->r.flags & CH_CHANNEL_ACKNOWLEDGED) && ring_has_unreleased(ch->r))))
-		rc = -EAGAIN; // closed, but an urgent message is still being written, or a message may be delivered again
+	if (rc == -EPIPE &&
+	    (urgent == -EAGAIN || ((ch->r.flags & CH_CHANNEL_ACKNOWLEDGED) && ring_has_unreleased(ch->r))))
+		rc = -EAGAIN; // closed, but an urgent message is still being written, or a message may be delivered
+			      // again
 	if (rc == -EAGAIN && (state & (CHANNEL_SENDER_LEFT | CHANNEL_SENDER_DIED))) [[unlikely]]
 		return state & CHANNEL_SENDER_LEFT ? -EPIPE : -EOWNERDEAD;
 	return rc;
@@ -370,7 +384,8 @@ using namespace ch::core;
 	return n > 0 ? 0 : n < 0 ? refuse(ch, static_cast<int>(n)) : send_any(ch, buf, len, timeout_ns);
 }
 
-[[gnu::noinline]] static ssize_t recv_any(ch_channel *ch, void *buf, u64 cap, i64 timeout_ns, ch_recv_info *info) noexcept
+[[gnu::noinline]] static ssize_t recv_any(ch_channel *ch, void *buf, u64 cap, i64 timeout_ns,
+					  ch_recv_info *info) noexcept
 {
 	static char nothing; // a buffer of no bytes is a buffer
 	incoming in;
@@ -414,8 +429,8 @@ using namespace ch::core;
 int ch_channel_send(struct ch_channel *ch, const void *buf, size_t len, int64_t timeout_ns)
 {
 	if (!ch || !buf || len - 1 >= ch->quick_send || may_not_send(ch)) [[unlikely]]
-		return ch && buf && len - 1 < ch->quick_spsc ? send_spsc(ch, buf, len, timeout_ns) :
-							       send_any(ch, buf, len, timeout_ns);
+		return ch && buf && len - 1 < ch->quick_spsc ? send_spsc(ch, buf, len, timeout_ns)
+							     : send_any(ch, buf, len, timeout_ns);
 	const u32 me = ch->me.load(relaxed); // as in channel_me()
 	if (me == NOBODY) [[unlikely]]
 		return send_any(ch, buf, len, timeout_ns);
@@ -431,14 +446,15 @@ int ch_channel_send(struct ch_channel *ch, const void *buf, size_t len, int64_t 
 ssize_t ch_channel_recv(struct ch_channel *ch, void *buf, size_t cap, int64_t timeout_ns)
 {
 	if (!ch || !buf || !ch->quick_recv || ch->r.h->state.load(relaxed) != 0) [[unlikely]] // as in receive_once()
-		return ch && buf && ch->quick_spsc ? recv_spsc(ch, buf, cap, timeout_ns) :
-						     recv_any(ch, buf, cap, timeout_ns, nullptr);
+		return ch && buf && ch->quick_spsc ? recv_spsc(ch, buf, cap, timeout_ns)
+						   : recv_any(ch, buf, cap, timeout_ns, nullptr);
 	const u32 me = ch->me.load(relaxed); // as in channel_me()
 	if (me == NOBODY) [[unlikely]]
 		return recv_any(ch, buf, cap, timeout_ns, nullptr);
 	const u64 max = cap < ch->quick_recv ? cap : ch->quick_recv;
 	u64 len = 0;
-	auto slowly = [=](auto...) INLINE_LAMBDA { return static_cast<i64>(recv_any(ch, buf, cap, timeout_ns, nullptr)); };
+	auto slowly = [=](auto...)
+			      INLINE_LAMBDA { return static_cast<i64>(recv_any(ch, buf, cap, timeout_ns, nullptr)); };
 	return ring_consume_at(
 		ch->r, me, ch->r.recv_at.load(relaxed), // private hint
 		[&len, max](const slot &s, u64) INLINE_LAMBDA {
@@ -472,7 +488,8 @@ int ch_channel_send_attr(struct ch_channel *ch, const void *buf, size_t len, con
 	return send_whole(ch, out, a.completion, timeout_ns);
 }
 
-ssize_t ch_channel_recv_info(struct ch_channel *ch, void *buf, size_t cap, int64_t timeout_ns, struct ch_recv_info *out_info)
+ssize_t ch_channel_recv_info(struct ch_channel *ch, void *buf, size_t cap, int64_t timeout_ns,
+			     struct ch_recv_info *out_info)
 {
 	return recv_any(ch, buf, cap, timeout_ns, out_info);
 }

@@ -2,8 +2,8 @@
 // place.cpp - send and receive in place: claim, commit, take, release.
 //
 // What a struct ch_message holds privately: priv[0] is 1 + the index of the block that the message lies in and that is
-// this process's, or 0; priv[1] is 0, or of a message that is to be acknowledged its ticket, KEPT, and KEPT_URGENT if it
-// came by the urgent lane. Such a message stays in its slot, claimed by this process, and so does its block.
+// this process's, or 0; priv[1] is 0, or of a message that is to be acknowledged its ticket, KEPT, and KEPT_URGENT if
+// it came by the urgent lane. Such a message stays in its slot, claimed by this process, and so does its block.
 #include "config.h"
 #include "message.h"
 #include <cerrno>
@@ -85,8 +85,8 @@ static lane *lane_of_kept(ch_channel *ch, const ch_message *msg) noexcept
 	return is_ours ? &l : nullptr;
 }
 
-// The block is made ours first and freed last: if we die in between, our sweeper finds the slot empty and frees the block,
-// or finds it full and gives the block back to the message.
+// The block is made ours first and freed last: if we die in between, our sweeper finds the slot empty and frees the
+// block, or finds it full and gives the block back to the message.
 static void acknowledge(ch_channel *ch, const lane &l, u64 t) noexcept
 {
 	slot &s = l.of(t);
@@ -148,7 +148,8 @@ int ch_channel_claim(struct ch_channel *ch, size_t len, int64_t timeout_ns, stru
 		out_msg->data = out_msg->small_;
 		out_msg->priv[0] = 0;
 	} else {
-		rc = pool_alloc(ch->pool, len, timeout_ns == CH_TRY, timeout_ns == CH_TRY ? 0 : deadline_of(timeout_ns), b);
+		rc = pool_alloc(ch->pool, len, timeout_ns == CH_TRY, timeout_ns == CH_TRY ? 0 : deadline_of(timeout_ns),
+				b);
 		if (rc < 0)
 			return rc;
 		out_msg->data = b.addr;
@@ -184,8 +185,8 @@ int ch_channel_commit(struct ch_channel *ch, struct ch_message *msg, int64_t tim
 		return fail(-EINVAL, "channel: the message is not this process's, or of another pool");
 	const u64 room = out.is_block ? out.block.len : SMALL;
 	if (msg->len > room)
-		return fail(-EMSGSIZE, "channel: the message grew from %llu to %zu bytes", static_cast<unsigned long long>(room),
-			    msg->len);
+		return fail(-EMSGSIZE, "channel: the message grew from %llu to %zu bytes",
+			    static_cast<unsigned long long>(room), msg->len);
 	rc = send_whole(ch, out, CH_QUEUED, timeout_ns);
 	if (rc == 0)
 		clear(msg);

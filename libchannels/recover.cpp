@@ -13,7 +13,8 @@ static bool find_left(const lane &r, u64 &out_ticket) noexcept
 
 	for (u64 i = 0; i <= r.mask; i++) {
 		const u64 w = r.at(i).w.load(acquire), t = word_ticket(w); // [A1] pairs with [R1] in ring.h
-		if (slot_state_of(w) != S_RECOV || r.q[i].load(acquire) != ((t + r.lap) | NOBODY)) // [C2] pairs with [C1]
+		if (slot_state_of(w) != S_RECOV ||
+		    r.q[i].load(acquire) != ((t + r.lap) | NOBODY)) // [C2] pairs with [C1]
 			continue;
 		if (!is_found || static_cast<i64>(t - out_ticket) < 0)
 			out_ticket = t;
@@ -41,7 +42,8 @@ static bool has_unreleased(const lane &r) noexcept
 {
 	for (u64 i = 0; i <= r.mask; i++) {
 		const u64 w = r.at(i).w.load(acquire), x = r.q[i].load(acquire); // [A1] with [R1], [C2] pairs with [C1]
-		if ((slot_state_of(w) == S_FULL || slot_state_of(w) == S_RECOV) && word_ticket(x) == word_ticket(w) + r.lap)
+		if ((slot_state_of(w) == S_FULL || slot_state_of(w) == S_RECOV) &&
+		    word_ticket(x) == word_ticket(w) + r.lap)
 			return true;
 	}
 	return false;
@@ -128,7 +130,7 @@ bool block_take(const run_map &m, const block_ref &ref, u32 me, block_place &out
 	if (!block_find(m, ref.index, out))
 		return false;
 	u64 w = out.word->load(acquire); // [B2] pairs with [B1]
-	do // its sender, or INCHAN when the sender's sweeper is at it in this moment
+	do                               // its sender, or INCHAN when the sender's sweeper is at it in this moment
 		if (block_tag(w) != ref.tag || (block_state_of(w) != B_SENDING && block_state_of(w) != B_INCHAN))
 			return false;
 	while (!out.word->compare_exchange_weak(w, block_word(ref.tag, B_OWNED, me), acq_rel, acquire)); // [B1] [B2]
@@ -149,8 +151,8 @@ static void bury(const lane &r, u64 i, u64 x) noexcept
 }
 
 // A consumer died after its claim, or goes with messages that it did not acknowledge. In this order: block, slot state,
-// claim; the mark comes at the end of the sweep. Only the one elected sweeper of this peer does this, or the peer itself:
-// (t+N, dead) may be claimed by the next tenant of the index.
+// claim; the mark comes at the end of the sweep. Only the one elected sweeper of this peer does this, or the peer
+// itself: (t+N, dead) may be claimed by the next tenant of the index.
 static void redeliver(const lane &r, const run_map &m, u64 i, u64 x) noexcept
 {
 	const u64 t = word_ticket(x) - r.lap;
@@ -225,7 +227,8 @@ static void sweep_spsc(const ring &r, const run_map &m, u32 dead) noexcept
 	if ((r.h->receiver.load(acquire) & ~ROLE_OFFERED) == dead) // [T2] pairs with [T1]
 		for (u64 i = 0; i <= r.mask; i++)
 			if (is_message(r, r.at(i).w.load(acquire))) // [A1] pairs with [R1] in spsc.h
-				give_to_message(r, m, i, B_OWNED, dead); // it had taken it over, and not delivered the message
+				give_to_message(r, m, i, B_OWNED,
+						dead); // it had taken it over, and not delivered the message
 	keep_sent_blocks(r, m, dead);
 	ring_leave_role(r, r.h->sender, CHANNEL_SENDER_DIED, dead);
 	ring_leave_role(r, r.h->receiver, CHANNEL_RECEIVER_DIED, dead);

@@ -95,7 +95,8 @@ static bool are_flags_sound(const ring_shape &shape) noexcept
 {
 	const bool is_spsc = shape.flags & CH_CHANNEL_SPSC;
 
-	return !(shape.flags & ~ALL_CHANNEL_FLAGS) && !(is_spsc && (shape.nr_urgent || (shape.flags & CH_CHANNEL_ACKNOWLEDGED))) &&
+	return !(shape.flags & ~ALL_CHANNEL_FLAGS) &&
+	       !(is_spsc && (shape.nr_urgent || (shape.flags & CH_CHANNEL_ACKNOWLEDGED))) &&
 	       (is_spsc || !(shape.flags & CH_CHANNEL_HANGS_UP));
 }
 
@@ -106,7 +107,8 @@ bool ring_open(ring &r, u8 *at, u64 block_len, u32 max_peers) noexcept
 	if (block_len < sizeof(*h))
 		return false;
 	const u32 lg = read_once(h->lg_slots);
-	const ring_shape shape{lg > 20 ? 0 : 1u << lg, read_once(h->stride), read_once(h->nr_urgent), read_once(h->flags)};
+	const ring_shape shape{lg > 20 ? 0 : 1u << lg, read_once(h->stride), read_once(h->nr_urgent),
+			       read_once(h->flags)};
 	if (!shape.nr_slots || shape.nr_urgent > MAX_SLOTS || (shape.nr_urgent & (shape.nr_urgent - 1)) ||
 	    !are_flags_sound(shape) || shape.stride < sizeof(slot) || shape.stride > MAX_STRIDE ||
 	    shape.stride % LINE != 0 || ring_bytes(shape, max_peers) > block_len)
@@ -153,7 +155,8 @@ u64 ring_count(const lane &r) noexcept
 		return spsc_count(r);
 	const u64 head = first_untaken(r, r.q, r.ends->head), tail = first_untaken(r, r.p, r.ends->tail);
 	const bool is_sealed = claim_owner(r.p[r.index(tail - TICKET)].load(relaxed)) == CLOSER;
-	const i64 n = static_cast<i64>(tail - head) / static_cast<i64>(TICKET) - is_sealed, max = static_cast<i64>(r.mask) + 1;
+	const i64 n = static_cast<i64>(tail - head) / static_cast<i64>(TICKET) - is_sealed,
+		  max = static_cast<i64>(r.mask) + 1;
 
 	return static_cast<u64>(n < 0 ? 0 : n > max ? max : n);
 }
@@ -198,7 +201,8 @@ static bool has_message(const lane &r) noexcept
 
 	if (r.is_spsc) {
 		t = ring_oldest(r);
-		return r.of(t).w.load(acquire) == (t | S_FULL) && !spsc_is_past_end(r, t); // [A1] pairs with [R1] in spsc.h
+		return r.of(t).w.load(acquire) == (t | S_FULL) &&
+		       !spsc_is_past_end(r, t); // [A1] pairs with [R1] in spsc.h
 	}
 	for (u64 guard = ring_guard(r); guard > 0; guard--) {
 		const u64 x = r.q[r.index(t)].load(acquire), w = r.of(t).w.load(acquire); // [C2], [A1] as for a receive
@@ -217,8 +221,10 @@ bool ring_has_message(ring &r) noexcept
 	lane *l;
 	u64 left;
 
-	return (r.h->state.load(relaxed) >= CHANNEL_RECOV && ring_find_recovered(r, l, left)) || // who changes it wakes us
-	       has_message(r) || (r.urgent.slots && has_message(r.urgent));
+	return (r.h->state.load(relaxed) >= CHANNEL_RECOV &&
+		ring_find_recovered(r, l, left)) || // who changes it wakes us
+	       has_message(r) ||
+	       (r.urgent.slots && has_message(r.urgent));
 }
 
 bool ring_has_room(const lane &r) noexcept
@@ -350,7 +356,7 @@ int ring_no_message(lane &r, u32 me, u64 &t, u64 claim, u64 w) noexcept
 	if (d >= 0 && w == (t | S_TOMB))
 		return skip_tombstone(r, me, t, claim);
 	if (d >= 0 && (w == (t | S_EMPTY) || word_ticket(w) == t - r.lap)) {
-		r.recv_at.store(t, relaxed); // private hint
+		r.recv_at.store(t, relaxed);                                            // private hint
 		if (w == (t | S_EMPTY) && (r.h->state.load(relaxed) & CHANNEL_CLOSING)) // close() woke us for it
 			return seal(r, t);
 		return -EAGAIN; // empty, or its previous reader is not done
@@ -376,11 +382,12 @@ int spsc_seal(const lane &r, u64 t) noexcept
 	u64 end = r.ends->tail.load(acquire); // [Z2] pairs with [Z1]
 
 	if (end == 0) {
-		make_all_pass_a_barrier(); // the argument is in spsc.h
+		make_all_pass_a_barrier();                   // the argument is in spsc.h
 		if (r.of(t).w.load(acquire) == (t | S_FULL)) // [A1] pairs with [R1] in spsc.h
 			return RING_AGAIN;
 		CH_CRASH_POINT(spsc_sealing);
-		if (r.ends->tail.compare_exchange_strong(end, t | SPSC_SEALED, acq_rel, acquire)) // [Z1] pairs with [Z2]
+		if (r.ends->tail.compare_exchange_strong(end, t | SPSC_SEALED, acq_rel,
+							 acquire)) // [Z1] pairs with [Z2]
 			return -EPIPE;
 	}
 	return spsc_is_past_end(r, t) ? -EPIPE : RING_AGAIN;
@@ -393,7 +400,8 @@ int spsc_sent(const lane &r, u64 t, int n) noexcept
 	if (!(r.h->state.load(acquire) & CHANNEL_CLOSING)) // a flag; that it is seen when it must be: spsc.h
 		return n;
 	u64 end = 0;
-	if (r.ends->tail.compare_exchange_strong(end, (t + TICKET) | SPSC_SEALED, acq_rel, acquire)) // [Z1] pairs with [Z2]
+	if (r.ends->tail.compare_exchange_strong(end, (t + TICKET) | SPSC_SEALED, acq_rel,
+						 acquire)) // [Z1] pairs with [Z2]
 		return n;
 	const i64 too_many = static_cast<i64>(t + TICKET - word_ticket(end)) / static_cast<i64>(TICKET);
 	return too_many <= 0 ? n : too_many < n ? n - static_cast<int>(too_many) : -EPIPE;
@@ -445,8 +453,9 @@ i64 ring_sent(const lane &r, u64 t, i64 result, int n) noexcept
 
 i64 ring_delivered(const lane &r, u64 t, i64 result, int n) noexcept
 {
-	// Without a look whether it is quiet, for the sake of who waits until a closed channel is drained: either our change of
-	// this word comes before close()'s, which then makes our delivery known, or we see below that it is closing. [E3]
+	// Without a look whether it is quiet, for the sake of who waits until a closed channel is drained: either our
+	// change of this word comes before close()'s, which then makes our delivery known, or we see below that it is
+	// closing. [E3]
 	event_notify_slow(*r.not_full, n);
 	if (r.not_full != &r.h->not_full)
 		event_notify_slow(r.h->not_full, 1); // who polls the channel looks at both lanes

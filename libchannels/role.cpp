@@ -68,7 +68,7 @@ int role_bind(ch_channel *ch, role which) noexcept
 		return rc;
 	CH_CRASH_POINT(role_taken);
 	const u64 gone = ch->r.h->state.load(acquire) & (LEFT_FLAGS[which] | DIED_FLAGS[which]); // [V2] pairs with [V1]
-	if (gone) { // the role was ended before it was given up
+	if (gone) {                                     // the role was ended before it was given up
 		role_word(ch, which).store(0, release); // [T1] pairs with [T2]
 		return fail(gone & LEFT_FLAGS[which] ? -EPIPE : -EOWNERDEAD, "channel: its %s has gone", NAMES[which]);
 	}
@@ -86,7 +86,8 @@ static void offer(ch_channel *ch, u32 which) noexcept
 	shared<u64> &word = role_word(ch, which);
 
 	ch->bound[which].store(0, relaxed); // ours, or of a thread that is in no call
-	word.store(word.load(relaxed) | ROLE_OFFERED, release); // [T1] pairs with [T2]: nobody else changes it while it is ours
+	word.store(word.load(relaxed) | ROLE_OFFERED,
+		   release); // [T1] pairs with [T2]: nobody else changes it while it is ours
 	CH_CRASH_POINT(role_offered);
 }
 
@@ -139,7 +140,8 @@ int ch_channel_unbind(struct ch_channel *ch, uint32_t roles)
 	if (rc < 0)
 		return rc;
 	for (u32 which : {SENDER, RECEIVER})
-		if ((roles & 1u << which) && (ch->bound[which].load(relaxed) == 0 || ch->me.load(relaxed) == NOBODY)) // ours
+		if ((roles & 1u << which) &&
+		    (ch->bound[which].load(relaxed) == 0 || ch->me.load(relaxed) == NOBODY)) // ours
 			return fail(-EBUSY, "channel: this handle has not the role of the %s", NAMES[which]);
 	for (u32 which : {SENDER, RECEIVER})
 		if (roles & 1u << which)

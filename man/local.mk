@@ -8,6 +8,7 @@ dist_man3_MANS = \
 	man/man3/ch_channel.3 \
 	man/man3/ch_channel_abort.3 \
 	man/man3/ch_channel_attach.3 \
+	man/man3/ch_channel_bind.3 \
 	man/man3/ch_channel_claim.3 \
 	man/man3/ch_channel_close.3 \
 	man/man3/ch_channel_commit.3 \
@@ -15,15 +16,23 @@ dist_man3_MANS = \
 	man/man3/ch_channel_create.3 \
 	man/man3/ch_channel_destroy.3 \
 	man/man3/ch_channel_detach.3 \
+	man/man3/ch_channel_drain.3 \
 	man/man3/ch_channel_get_capacity.3 \
 	man/man3/ch_channel_get_descr.3 \
 	man/man3/ch_channel_get_inline_max.3 \
 	man/man3/ch_channel_get_pool.3 \
+	man/man3/ch_channel_peek.3 \
 	man/man3/ch_channel_recv.3 \
+	man/man3/ch_channel_recv_batch.3 \
+	man/man3/ch_channel_recv_info.3 \
 	man/man3/ch_channel_release.3 \
+	man/man3/ch_channel_requeue.3 \
 	man/man3/ch_channel_send.3 \
+	man/man3/ch_channel_send_attr.3 \
+	man/man3/ch_channel_send_batch.3 \
 	man/man3/ch_channel_set_spin.3 \
 	man/man3/ch_channel_take.3 \
+	man/man3/ch_channel_unbind.3 \
 	man/man3/ch_ddict.3 \
 	man/man3/ch_ddict_append.3 \
 	man/man3/ch_ddict_attach.3 \

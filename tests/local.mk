@@ -24,6 +24,7 @@ check_PROGRAMS += \
 	tests/conform/channel_ack_test \
 	tests/conform/channel_attr_test \
 	tests/conform/channel_batch_test \
+	tests/conform/channel_cpp_test \
 	tests/conform/channel_end_test \
 	tests/conform/channel_place_test \
 	tests/conform/channel_spsc_test \
@@ -61,6 +62,9 @@ tests_conform_channel_attr_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_channel_batch_test_SOURCES  = tests/conform/channel_batch_test.c tests/support/support.h
 tests_conform_channel_batch_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_channel_batch_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_channel_cpp_test_SOURCES  = tests/conform/channel_cpp_test.cpp tests/support/support.h
+tests_conform_channel_cpp_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_channel_cpp_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_channel_end_test_SOURCES  = tests/conform/channel_end_test.c tests/support/support.h
 tests_conform_channel_end_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_channel_end_test_LDADD    = $(CHANNELS_TEST_LIBS)

@@ -25,7 +25,7 @@ struct ch_channel_attr {
 	uint32_t spin_ns;    /* how long this handle busy-waits before it sleeps; default: what wait says.
 	                        CH_SPIN_NEVER, CH_SPIN_ALWAYS */
 	uint32_t flags;      /* CH_CHANNEL_... */
-	uint32_t max_watchers; /* how many poll sets it may be a member of at once, up to 4096; default 8. Costs 24 bytes each */
+	uint32_t max_watchers;    /* poll sets it may be a member of at once, up to 4096; default 8. 24 bytes each */
 	uint32_t urgent_capacity; /* messages in the lane for urgent ones, rounded up as capacity; default 0: no lane */
 	uint32_t wait;            /* how all handles wait that do not say otherwise by spin_ns: CH_WAIT_... */
 };

@@ -145,6 +145,20 @@ public:
 	std::span<std::byte> bytes() const noexcept { return {data(), size()}; }
 	std::string_view view() const noexcept { return {reinterpret_cast<const char *>(data()), size()}; }
 	explicit operator bool() const noexcept { return m_.data != nullptr; }
+	// What goes with the bytes: to be set before a commit, and as it was sent after a take. CH_MESSAGE_... flags.
+	std::uint32_t flags() const noexcept { return m_.flags; }
+	bool is_redelivered() const noexcept { return m_.flags & CH_MESSAGE_REDELIVERED; }
+	std::optional<std::uint64_t> tag() const noexcept
+	{
+		return m_.flags & CH_MESSAGE_TAGGED ? std::optional<std::uint64_t>(m_.tag) : std::nullopt;
+	}
+	ch_peer sender() const noexcept { return m_.sender; }
+	void set_tag(std::uint64_t tag) noexcept
+	{
+		m_.tag = tag;
+		m_.flags |= CH_MESSAGE_TAGGED;
+	}
+	void set_urgent() noexcept { m_.flags |= CH_MESSAGE_URGENT; }
 	// Send fewer bytes than were claimed.
 	void shrink(std::size_t len) noexcept { m_.len = len < m_.len ? len : m_.len; }
 	void reset() noexcept
@@ -177,8 +191,18 @@ public:
 	struct options {
 		unsigned capacity = 0;   // messages; 0: 1024
 		unsigned inline_max = 0; // bytes; 0: 48
-		unsigned spin_ns = 0;    // 0: adapts
+		unsigned spin_ns = 0;    // of this handle; 0: as wait says
+		unsigned flags = 0;      // CH_CHANNEL_...
+		unsigned urgent_capacity = 0; // messages; 0: no urgent lane
+		unsigned wait = 0;            // CH_WAIT_...
 	};
+	// What goes with a message that is sent by copying.
+	struct send_options {
+		std::optional<std::uint64_t> tag = std::nullopt;
+		bool is_urgent = false;
+		std::uint32_t completion = CH_QUEUED;
+	};
+	enum class sent { no, unconfirmed, yes }; // unconfirmed: it was sent, but its receipt did not come in time
 
 	channel() = default; // none
 	static channel create(const memory_pool &pool, const options &o) { return create(pool.get(), o); }
@@ -192,6 +216,9 @@ public:
 		attr.capacity = o.capacity;
 		attr.inline_max = o.inline_max;
 		attr.spin_ns = o.spin_ns;
+		attr.flags = o.flags;
+		attr.urgent_capacity = o.urgent_capacity;
+		attr.wait = o.wait;
 		check(ch_channel_create(pool, &attr, &c));
 		return channel(c);
 	}
@@ -209,6 +236,9 @@ public:
 	std::size_t count() const { return static_cast<std::size_t>(check(ch_channel_count(c_.get()))); }
 	std::size_t capacity() const noexcept { return ch_channel_get_capacity(c_.get()); }
 	void set_spin(unsigned spin_ns) { check(ch_channel_set_spin(c_.get(), spin_ns)); }
+	// Roles of a CH_CHANNEL_SPSC channel: CH_ROLE_SENDER, CH_ROLE_RECEIVER.
+	void bind(unsigned roles) { check(ch_channel_bind(c_.get(), roles)); }
+	void unbind(unsigned roles) { check(ch_channel_unbind(c_.get(), roles)); }
 	explicit operator bool() const noexcept { return c_ != nullptr; }
 	ch_channel *get() const noexcept { return c_.get(); }
 
@@ -226,11 +256,55 @@ public:
 	}
 	std::optional<std::size_t> recv_for(std::span<std::byte> b, nanoseconds timeout)
 	{
-		const ssize_t n = ch_channel_recv(c_.get(), b.data(), b.size(), timeout.count());
-
-		return check_wait(n) ? std::optional<std::size_t>(static_cast<std::size_t>(n)) : std::nullopt;
+		return counted(ch_channel_recv(c_.get(), b.data(), b.size(), timeout.count()));
 	}
 	std::optional<std::size_t> try_recv(std::span<std::byte> b) { return recv_for(b, nanoseconds(CH_TRY)); }
+
+	sent send_for(std::span<const std::byte> b, const send_options &o, nanoseconds timeout)
+	{
+		ch_send_attr attr = CH_SEND_ATTR_INIT;
+
+		attr.flags = (o.tag ? CH_MESSAGE_TAGGED : 0) | (o.is_urgent ? CH_MESSAGE_URGENT : 0);
+		attr.tag = o.tag.value_or(0);
+		attr.completion = o.completion;
+		const int rc = ch_channel_send_attr(c_.get(), b.data(), b.size(), &attr, timeout.count());
+		return rc == -EINPROGRESS ? sent::unconfirmed : check_wait(rc) ? sent::yes : sent::no;
+	}
+	void send(std::span<const std::byte> b, const send_options &o)
+	{
+		if (send_for(b, o, forever) == sent::unconfirmed)
+			raise(-EINPROGRESS);
+	}
+	std::size_t recv(std::span<std::byte> b, ch_recv_info &info)
+	{
+		return static_cast<std::size_t>(check(ch_channel_recv_info(c_.get(), b.data(), b.size(), CH_FOREVER, &info)));
+	}
+	std::optional<std::size_t> recv_for(std::span<std::byte> b, ch_recv_info &info, nanoseconds timeout)
+	{
+		return counted(ch_channel_recv_info(c_.get(), b.data(), b.size(), timeout.count(), &info));
+	}
+	// Copies the message that would be received next, and leaves it there.
+	std::optional<std::size_t> peek_for(std::span<std::byte> b, nanoseconds timeout, ch_recv_info *info = nullptr)
+	{
+		return counted(ch_channel_peek(c_.get(), b.data(), b.size(), timeout.count(), info));
+	}
+	std::optional<std::size_t> try_peek(std::span<std::byte> b, ch_recv_info *info = nullptr)
+	{
+		return peek_for(b, nanoseconds(CH_TRY), info);
+	}
+	// Throws the messages away that are there now; how many they were.
+	std::size_t drain() { return static_cast<std::size_t>(check(ch_channel_drain(c_.get()))); }
+
+	// Sends the first so many of the items; none if there was no room within the timeout.
+	std::size_t send_batch(std::span<const ch_send_item> items, nanoseconds timeout = forever)
+	{
+		return counted(ch_channel_send_batch(c_.get(), items.data(), items.size(), timeout.count())).value_or(0);
+	}
+	// Fills the first so many of the items; none if there was nothing within the timeout.
+	std::size_t recv_batch(std::span<ch_recv_item> items, nanoseconds timeout = forever)
+	{
+		return counted(ch_channel_recv_batch(c_.get(), items.data(), items.size(), timeout.count())).value_or(0);
+	}
 
 	message claim(std::size_t len, nanoseconds timeout = forever)
 	{
@@ -271,8 +345,18 @@ public:
 		return m;
 	}
 	std::optional<message> try_take() { return take_for(nanoseconds(CH_TRY)); }
+	// Gives a message taken from an acknowledged channel back, to be delivered again.
+	void requeue(message &m)
+	{
+		check(ch_channel_requeue(c_.get(), &m.m_));
+		m.ch_ = nullptr;
+	}
 
 private:
+	static std::optional<std::size_t> counted(ssize_t n)
+	{
+		return check_wait(n) ? std::optional<std::size_t>(static_cast<std::size_t>(n)) : std::nullopt;
+	}
 	explicit channel(ch_channel *c) noexcept : c_(c) {}
 	detail::handle<ch_channel, ch_channel_detach> c_;
 };

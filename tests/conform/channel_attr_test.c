@@ -48,7 +48,7 @@ static int send_with(struct ch_channel *ch, size_t len, uint32_t flags, uint64_t
 
 Test(attr, tag_and_sender_go_with_messages_of_all_lengths, .init = setup, .fini = teardown)
 {
-	const size_t lens[] = { 0, 1, 8, 31, 32, 33, 47, 48, 49, 64, 500, 20000 };
+	const size_t lens[] = {0, 1, 8, 31, 32, 33, 47, 48, 49, 64, 500, 20000};
 
 	for (int kind = 0; kind < 2; kind++) {
 		struct ch_channel *ch = create(4, 0, kind ? CH_CHANNEL_SPSC : 0, 0);
@@ -64,7 +64,8 @@ Test(attr, tag_and_sender_go_with_messages_of_all_lengths, .init = setup, .fini 
 			cr_assert_eq(info.tag, tag);
 			cr_assert_eq(info.sender.id, ch_peer_self().id);
 			cr_assert_eq(send_with(ch, lens[i], CH_MESSAGE_TAGGED, tag), 0);
-			cr_assert_eq(ch_channel_recv(ch, got, sizeof(got), CH_TRY), (ssize_t)lens[i], "who does not ask is not told");
+			cr_assert_eq(ch_channel_recv(ch, got, sizeof(got), CH_TRY), (ssize_t)lens[i],
+				     "who does not ask is not told");
 			cr_assert(is_filled(got, lens[i], 1, tag));
 			cr_assert_eq(send_with(ch, lens[i], 0, tag), 0);
 			cr_assert_eq(ch_channel_recv_info(ch, got, sizeof(got), CH_TRY, &info), (ssize_t)lens[i]);
@@ -290,7 +291,7 @@ Test(attr, the_end_of_the_channel_ends_the_wait_for_a_receipt, .init = setup, .f
 
 Test(attr, peek_leaves_the_message, .init = setup, .fini = teardown)
 {
-	const size_t lens[] = { 0, 5, 8, 48, 49, 1000, 20000 };
+	const size_t lens[] = {0, 5, 8, 48, 49, 1000, 20000};
 
 	for (int kind = 0; kind < 3; kind++) {
 		struct ch_channel *ch = create(4, kind == 2 ? 2 : 0, kind == 1 ? CH_CHANNEL_SPSC : 0, 0);

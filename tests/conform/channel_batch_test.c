@@ -9,7 +9,7 @@ TestSuite(batch, .timeout = WATCHDOG_S);
 
 static struct ch_pool *pool;
 static struct ch_pool_stats bare;
-static const uint32_t kinds[] = { 0, CH_CHANNEL_SPSC, CH_CHANNEL_ACKNOWLEDGED };
+static const uint32_t kinds[] = {0, CH_CHANNEL_SPSC, CH_CHANNEL_ACKNOWLEDGED};
 
 static struct ch_channel *create(uint32_t capacity, uint32_t flags)
 {
@@ -54,13 +54,14 @@ static void write_items(uint64_t first, size_t nr)
 static void clear_items(size_t cap)
 {
 	for (size_t i = 0; i < MANY; i++)
-		in[i] = (struct ch_recv_item){ in_bytes[i], cap, 0 };
+		in[i] = (struct ch_recv_item){in_bytes[i], cap, 0};
 }
 
 static void check_items(uint64_t first, ssize_t nr)
 {
 	for (ssize_t i = 0; i < nr; i++) {
-		cr_assert_eq(in[i].len, length_of(first + (uint64_t)i), "message %llu", (unsigned long long)first + (uint64_t)i);
+		cr_assert_eq(in[i].len, length_of(first + (uint64_t)i), "message %llu",
+			     (unsigned long long)first + (uint64_t)i);
 		cr_assert(is_filled(in_bytes[i], in[i].len, 5, first + (uint64_t)i));
 	}
 }
@@ -116,7 +117,7 @@ Test(batch, one_that_does_not_fit_ends_it_and_stays, .init = setup, .fini = tear
 	for (size_t k = 0; k < 3; k++) {
 		struct ch_channel *ch = create(8, kinds[k]);
 		static const char bytes[300];
-		const struct ch_send_item items[] = { { bytes, 8 }, { bytes, 300 }, { bytes, 8 } };
+		const struct ch_send_item items[] = {{bytes, 8}, {bytes, 300}, {bytes, 8}};
 
 		cr_assert_eq(ch_channel_send_batch(ch, items, 3, CH_TRY), 3);
 		clear_items(100);
@@ -131,8 +132,8 @@ Test(batch, one_that_does_not_fit_ends_it_and_stays, .init = setup, .fini = tear
 Test(batch, nothing_closed_and_nonsense, .init = setup, .fini = teardown)
 {
 	struct ch_channel *ch = create(4, 0);
-	struct ch_send_item null_item = { NULL, 1 }, empty = { NULL, 0 };
-	struct ch_recv_item null_room = { NULL, 1, 0 };
+	struct ch_send_item null_item = {NULL, 1}, empty = {NULL, 0};
+	struct ch_recv_item null_room = {NULL, 1, 0};
 
 	cr_assert_eq(ch_channel_send_batch(ch, NULL, 0, CH_TRY), 0);
 	cr_assert_eq(ch_channel_recv_batch(ch, NULL, 0, CH_TRY), 0);
@@ -187,7 +188,7 @@ static int send_numbers(void *arg)
 
 		for (size_t i = 0; i < n; i++) {
 			numbers[i] = who << 32 | (nr + i);
-			items[i] = (struct ch_send_item){ &numbers[i], 8 };
+			items[i] = (struct ch_send_item){&numbers[i], 8};
 		}
 		EXPECT(ch_channel_send_batch(shared_ch, items, n, CH_FOREVER) == (ssize_t)n);
 		nr += n;
@@ -199,12 +200,12 @@ static int send_numbers(void *arg)
 static int recv_numbers(void *arg)
 {
 	const uint64_t me = *(uint64_t *)arg;
-	uint64_t numbers[33], seen[2] = { 0, 0 };
+	uint64_t numbers[33], seen[2] = {0, 0};
 	struct ch_recv_item items[33];
 	ssize_t n;
 
 	for (size_t i = 0; i < 33; i++)
-		items[i] = (struct ch_recv_item){ &numbers[i], 8, 0 };
+		items[i] = (struct ch_recv_item){&numbers[i], 8, 0};
 	while ((n = ch_channel_recv_batch(shared_ch, items, 33, CH_FOREVER)) > 0)
 		for (ssize_t i = 0; i < n; i++) {
 			const uint64_t who = numbers[i] >> 32, nr = numbers[i] & UINT32_MAX;
@@ -221,7 +222,7 @@ static int recv_numbers(void *arg)
 
 Test(batch, many_senders_and_receivers_lose_nothing, .init = setup, .fini = teardown)
 {
-	uint64_t names[2] = { 0, 1 };
+	uint64_t names[2] = {0, 1};
 	pid_t senders[2], receivers[2];
 
 	board = board_new();

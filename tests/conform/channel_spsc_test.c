@@ -49,7 +49,7 @@ static size_t length_of(uint64_t i)
 
 Test(spsc, messages_of_all_lengths_arrive_in_order, .init = setup, .fini = teardown)
 {
-	const uint32_t capacities[] = { 1, 2, 4, 64 };
+	const uint32_t capacities[] = {1, 2, 4, 64};
 	static char out[2000], in[2000];
 
 	for (size_t c = 0; c < 4; c++) {
@@ -65,7 +65,8 @@ Test(spsc, messages_of_all_lengths_arrive_in_order, .init = setup, .fini = teard
 			cr_assert_eq(sent - got, capacities[c], "it is full");
 			cr_assert_eq(ch_channel_count(ch), (ssize_t)capacities[c]);
 			for (uint32_t k = 0; k < 1 + capacities[c] / 2; k++, got++) {
-				cr_assert_eq(ch_channel_recv(ch, in, sizeof(in), CH_TRY), (ssize_t)length_of(got), "%s", ch_errmsg());
+				cr_assert_eq(ch_channel_recv(ch, in, sizeof(in), CH_TRY), (ssize_t)length_of(got), "%s",
+					     ch_errmsg());
 				cr_assert(is_filled(in, length_of(got), 1, got));
 			}
 		}
