@@ -28,6 +28,11 @@ namespace ch::core {
 	X(stream_claimed) X(stream_announced) X(stream_accepted) X(stream_end_taken) X(stream_block_marked)          \
 	X(stream_filled) X(stream_committed) X(stream_chunk_taken) X(stream_delivered) X(stream_ended) X(stream_left) \
 	X(stream_draining) X(stream_drained) X(stream_freed)                                                         \
+	X(sync_swept) X(mutex_locked) X(mutex_unlocked)                                                              \
+	X(rwlock_slot_claimed) X(rwlock_slot_freed) X(rwlock_told) X(rwlock_told_done)                               \
+	X(rwlock_wanted) X(rwlock_held) X(rwlock_let_go)                                                             \
+	X(semaphore_entered) X(semaphore_noted) X(semaphore_changed) X(event_was_set)                                \
+	X(condition_registered) X(condition_woken) X(barrier_arrived) X(barrier_broken) X(barrier_released)          \
 	X(sweep_elected) X(sweep_tombed) X(sweep_block_given_back) X(sweep_recov_marked)                             \
 	X(sweep_recov_offered) X(sweep_rings_done) X(sweep_block_done) X(sweep_woken) X(sweep_slot_freed)
 

@@ -347,4 +347,38 @@ struct alignas(LINE) stream_slot {
 };
 static_assert(sizeof(stream_slot) == 128, "shared layout: bump LAYOUT_VERSION");
 
+// ---- mutex, rwlock, semaphore, event, condition, barrier
+/*
+ * One shape for all six; what word, events, extra and table mean stands at the head of each sync_*.cpp. The table of
+ * nr words lies behind the attached-peer bits.
+ *
+ * word                   written by                     read by              order
+ * flags, nr, limit,      creator, before the object     who opens a handle,
+ * spin_ns                is published                   copied
+ * the rest               as its kind says
+ * is_destroyed           destroyer                      all                  relaxed: everybody is woken afterwards
+ */
+struct sync_header {
+	object_header object;
+	u32 flags;
+	u32 nr;
+	u32 limit;
+	u32 spin_ns;
+	alignas(LINE) shared<u64> word;
+	event events[3];
+	shared<u64> extra[3];
+	shared<u32> is_destroyed;
+	u32 pad;
+};
+static_assert(offsetof(sync_header, word) == 64 && sizeof(sync_header) == 128, "shared layout: bump LAYOUT_VERSION");
+
+// Holder word of mutex and rwlock: flags, thread id:22, owner:18. A reader's slot: how often:24, thread id:22, owner:18.
+inline constexpr u32 TID_BITS = 22;
+inline constexpr u64 HOLDER_FLAG = u64{1} << (OWNER_BITS + TID_BITS);
+inline constexpr u64 HOLDER_MASK = HOLDER_FLAG - 1;
+
+inline constexpr u64 holder_word(u32 owner, u32 tid) { return u64{tid} << OWNER_BITS | owner; }
+inline constexpr u32 holder_owner(u64 w) { return static_cast<u32>(w & CLOSER); }
+inline constexpr u32 holder_tid(u64 w) { return static_cast<u32>((w & HOLDER_MASK) >> OWNER_BITS); }
+
 } // namespace ch::core

@@ -56,6 +56,15 @@ libchannels_internal_la_SOURCES = \
 	libchannels/stream_talk.cpp \
 	libchannels/sweep.cpp \
 	libchannels/sweep.h \
+	libchannels/sync.cpp \
+	libchannels/sync.h \
+	libchannels/sync_barrier.cpp \
+	libchannels/sync_condition.cpp \
+	libchannels/sync_event.cpp \
+	libchannels/sync_mutex.cpp \
+	libchannels/sync_mutex.h \
+	libchannels/sync_rwlock.cpp \
+	libchannels/sync_semaphore.cpp \
 	libchannels/wait.cpp \
 	libchannels/wait.h \
 	libchannels/watch.cpp \

@@ -7,13 +7,15 @@
 #include "peer.h"
 #include "stream.h"
 #include "sweep.h"
+#include "sync.h"
 #include "wait.h"
 #include "watch.h"
 #include <cerrno>
 
 namespace ch::core {
 
-static const object_kind *const kinds[] = {&channel_kind, &share_kind, &poll_set_kind, &stream_kind};
+static const object_kind *const kinds[] = {&channel_kind, &share_kind,     &poll_set_kind, &stream_kind,    &mutex_kind,
+					   &rwlock_kind,  &semaphore_kind, &event_kind,    &condition_kind, &barrier_kind};
 
 const object_kind *object_kind_of(const ch_segment *seg, const block_place &b) noexcept
 {

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 namespace ch::core {
@@ -20,11 +21,10 @@ struct proc_stat {
 	u64 start;
 };
 
-// Reads /proc/<pid>/stat. Returns 0, or a negative errno value.
-static int read_stat(pid_t pid, proc_stat &out) noexcept
+// Reads /proc/<pid>/stat or a thread's. Returns 0, or a negative errno value.
+static int read_stat(const char *path, proc_stat &out) noexcept
 {
-	char path[32], buf[1024];
-	std::snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	char buf[1024];
 	const int fd = open(path, O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0)
@@ -43,6 +43,14 @@ static int read_stat(pid_t pid, proc_stat &out) noexcept
 		return -EPROTO;
 	out.start = start;
 	return 0;
+}
+
+static int read_stat(pid_t pid, proc_stat &out) noexcept
+{
+	char path[32];
+
+	std::snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	return read_stat(path, out);
 }
 
 u64 peer_id_of(pid_t pid) noexcept
@@ -84,6 +92,33 @@ bool peer_is_alive(u64 id) noexcept
 	rc = kill(peer_pid(id), 0) == 0 || errno != ESRCH;
 	errno = saved;
 	return rc;
+}
+
+__thread thread_notes own_notes;
+
+u32 thread_ask_tid() noexcept
+{
+	return own_notes.tid = static_cast<u32>(syscall(SYS_gettid));
+}
+
+void thread_forget() noexcept
+{
+	own_notes = {};
+}
+
+bool thread_is_alive(u64 id, u32 tid) noexcept
+{
+	const int saved = errno;
+	char path[48];
+	proc_stat st;
+
+	std::snprintf(path, sizeof(path), "/proc/%d/task/%u/stat", peer_pid(id), tid);
+	const int rc = read_stat(path, st);
+	const bool is_gone = rc == 0 ? st.state == 'Z' || st.state == 'X' :
+				       (rc == -ENOENT || rc == -ESRCH) && syscall(SYS_tgkill, peer_pid(id), tid, 0) < 0 &&
+						errno == ESRCH;
+	errno = saved;
+	return !is_gone;
 }
 
 u64 peer_pid_namespace() noexcept

@@ -20,4 +20,25 @@ u64 peer_id_of(pid_t pid) noexcept; // 0: no such process
 bool peer_is_alive(u64 id) noexcept;
 u64 peer_pid_namespace() noexcept; // inode number
 
+// What each thread knows of itself. No constructor, so that reading it costs no call.
+struct thread_notes {
+	u32 tid;       // 0: not asked yet
+	u32 nr_shared; // read locks that it holds, at most
+	u32 slot;      // where it found room for the last one
+};
+extern __thread thread_notes own_notes [[gnu::tls_model("initial-exec")]];
+
+u32 thread_ask_tid() noexcept;
+void thread_forget() noexcept; // in a forked child
+
+inline u32 thread_self() noexcept
+{
+	const u32 tid = own_notes.tid;
+
+	return tid != 0 ? tid : thread_ask_tid();
+}
+
+// Whether that thread of a living process still runs. As good as the kernel tells: ids are given again.
+bool thread_is_alive(u64 id, u32 tid) noexcept;
+
 } // namespace ch::core

@@ -68,6 +68,7 @@ static void fork_child() noexcept
 	mutex = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 	keeper_forget();
 	nr_forks.fetch_add(1, relaxed); // one thread: nobody looks
+	thread_forget();
 	for (ch_segment *s = segments; s; s = s->next) {
 		s->me.store(NOBODY, relaxed); // one thread: nobody looks
 		s->telling.store(0, relaxed);

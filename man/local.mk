@@ -5,6 +5,18 @@ dist_man3_MANS = \
 	man/man3/ch_block_accept.3 \
 	man/man3/ch_block_offer.3 \
 	man/man3/ch_block_withdraw.3 \
+	man/man3/ch_barrier.3 \
+	man/man3/ch_barrier_abort.3 \
+	man/man3/ch_barrier_attach.3 \
+	man/man3/ch_barrier_count.3 \
+	man/man3/ch_barrier_create.3 \
+	man/man3/ch_barrier_destroy.3 \
+	man/man3/ch_barrier_detach.3 \
+	man/man3/ch_barrier_get_descr.3 \
+	man/man3/ch_barrier_get_parties.3 \
+	man/man3/ch_barrier_is_broken.3 \
+	man/man3/ch_barrier_reset.3 \
+	man/man3/ch_barrier_wait.3 \
 	man/man3/ch_channel.3 \
 	man/man3/ch_channel_abort.3 \
 	man/man3/ch_channel_attach.3 \
@@ -90,12 +102,40 @@ dist_man3_MANS = \
 	man/man3/ch_ddict_writer_commit.3 \
 	man/man3/ch_ddict_writer_open.3 \
 	man/man3/ch_ddict_writer_write.3 \
+	man/man3/ch_condition.3 \
+	man/man3/ch_condition_attach.3 \
+	man/man3/ch_condition_broadcast.3 \
+	man/man3/ch_condition_create.3 \
+	man/man3/ch_condition_destroy.3 \
+	man/man3/ch_condition_detach.3 \
+	man/man3/ch_condition_get_descr.3 \
+	man/man3/ch_condition_signal.3 \
+	man/man3/ch_condition_wait.3 \
 	man/man3/ch_descr.3 \
 	man/man3/ch_descr_from_bytes.3 \
 	man/man3/ch_descr_from_text.3 \
 	man/man3/ch_descr_kind.3 \
 	man/man3/ch_descr_to_text.3 \
 	man/man3/ch_errmsg.3 \
+	man/man3/ch_event.3 \
+	man/man3/ch_event_attach.3 \
+	man/man3/ch_event_clear.3 \
+	man/man3/ch_event_create.3 \
+	man/man3/ch_event_destroy.3 \
+	man/man3/ch_event_detach.3 \
+	man/man3/ch_event_get_descr.3 \
+	man/man3/ch_event_is_set.3 \
+	man/man3/ch_event_pulse.3 \
+	man/man3/ch_event_set.3 \
+	man/man3/ch_event_wait.3 \
+	man/man3/ch_mutex.3 \
+	man/man3/ch_mutex_attach.3 \
+	man/man3/ch_mutex_create.3 \
+	man/man3/ch_mutex_destroy.3 \
+	man/man3/ch_mutex_detach.3 \
+	man/man3/ch_mutex_get_descr.3 \
+	man/man3/ch_mutex_lock.3 \
+	man/man3/ch_mutex_unlock.3 \
 	man/man3/ch_peer.3 \
 	man/man3/ch_peer_is_alive.3 \
 	man/man3/ch_peer_pid.3 \
@@ -122,6 +162,16 @@ dist_man3_MANS = \
 	man/man3/ch_pool_get_descr.3 \
 	man/man3/ch_pool_get_stats.3 \
 	man/man3/ch_pool_sweep.3 \
+	man/man3/ch_rwlock.3 \
+	man/man3/ch_rwlock_attach.3 \
+	man/man3/ch_rwlock_create.3 \
+	man/man3/ch_rwlock_destroy.3 \
+	man/man3/ch_rwlock_detach.3 \
+	man/man3/ch_rwlock_downgrade.3 \
+	man/man3/ch_rwlock_get_descr.3 \
+	man/man3/ch_rwlock_lock.3 \
+	man/man3/ch_rwlock_lock_shared.3 \
+	man/man3/ch_rwlock_unlock.3 \
 	man/man3/ch_segment.3 \
 	man/man3/ch_segment_addr.3 \
 	man/man3/ch_segment_attach.3 \
@@ -132,6 +182,16 @@ dist_man3_MANS = \
 	man/man3/ch_segment_get_descr.3 \
 	man/man3/ch_segment_len.3 \
 	man/man3/ch_segment_name.3 \
+	man/man3/ch_semaphore.3 \
+	man/man3/ch_semaphore_acquire.3 \
+	man/man3/ch_semaphore_attach.3 \
+	man/man3/ch_semaphore_create.3 \
+	man/man3/ch_semaphore_destroy.3 \
+	man/man3/ch_semaphore_detach.3 \
+	man/man3/ch_semaphore_get_descr.3 \
+	man/man3/ch_semaphore_get_value.3 \
+	man/man3/ch_semaphore_release.3 \
+	man/man3/ch_semaphore_wait_zero.3 \
 	man/man3/ch_spawner.3 \
 	man/man3/ch_spawner_cancel.3 \
 	man/man3/ch_spawner_create.3 \

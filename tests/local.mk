@@ -42,6 +42,12 @@ check_PROGRAMS += \
 	tests/conform/stream_buf_test \
 	tests/conform/stream_end_test \
 	tests/conform/stream_test \
+	tests/conform/sync_barrier_test \
+	tests/conform/sync_condition_test \
+	tests/conform/sync_event_test \
+	tests/conform/sync_mutex_test \
+	tests/conform/sync_rwlock_test \
+	tests/conform/sync_semaphore_test \
 	tests/proc/fork_test \
 	tests/proc/many_test \
 	tests/proc/pollset_test \
@@ -117,6 +123,30 @@ tests_conform_stream_end_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_stream_test_SOURCES  = tests/conform/stream_test.c tests/support/support.h
 tests_conform_stream_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_stream_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_sync_barrier_test_SOURCES  = \
+	tests/conform/sync_barrier_test.c tests/conform/sync_support.h tests/support/support.h
+tests_conform_sync_barrier_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_sync_barrier_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_sync_condition_test_SOURCES  = \
+	tests/conform/sync_condition_test.c tests/conform/sync_support.h tests/support/support.h
+tests_conform_sync_condition_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_sync_condition_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_sync_event_test_SOURCES  = \
+	tests/conform/sync_event_test.c tests/conform/sync_support.h tests/support/support.h
+tests_conform_sync_event_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_sync_event_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_sync_mutex_test_SOURCES  = \
+	tests/conform/sync_mutex_test.c tests/conform/sync_support.h tests/support/support.h
+tests_conform_sync_mutex_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_sync_mutex_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_sync_rwlock_test_SOURCES  = \
+	tests/conform/sync_rwlock_test.c tests/conform/sync_support.h tests/support/support.h
+tests_conform_sync_rwlock_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_sync_rwlock_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_sync_semaphore_test_SOURCES  = \
+	tests/conform/sync_semaphore_test.c tests/conform/sync_support.h tests/support/support.h
+tests_conform_sync_semaphore_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_sync_semaphore_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_proc_fork_test_SOURCES  = tests/proc/fork_test.c tests/support/support.h
 tests_proc_fork_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_proc_fork_test_LDADD    = $(CHANNELS_TEST_LIBS)

@@ -11,5 +11,6 @@
 #include <channels/segment.h>
 #include <channels/spawn.h>
 #include <channels/stream.h>
+#include <channels/sync.h>
 #include <channels/version.h>
 #endif

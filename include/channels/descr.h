@@ -25,6 +25,12 @@ enum ch_descr_kind {
 	CH_DESCR_BLOCK = 4, /* an offered block */
 	CH_DESCR_VIEW = 5,  /* a shared block */
 	CH_DESCR_STREAM = 6,
+	CH_DESCR_MUTEX = 7,
+	CH_DESCR_RWLOCK = 8,
+	CH_DESCR_SEMAPHORE = 9,
+	CH_DESCR_EVENT = 10,
+	CH_DESCR_CONDITION = 11,
+	CH_DESCR_BARRIER = 12,
 	CH_DESCR_KINDS
 };
 
