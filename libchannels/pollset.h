@@ -9,7 +9,7 @@
 // So a member is always in one of four places, and who waits next, or sleeps, meets it in each:
 //   armed      whoever makes its event true marks it
 //   marked     in shared memory; whoever waits next takes the marks
-//   queued     whoever waits next looks
+//   queued     whoever waits next looks; it arms what is not ready, at the latest before it sleeps
 //   fired      a ONESHOT member that waits for its owner
 // A thread that sleeps has found the queue empty, or every member in it reported by itself. A level-triggered member that
 // is reported while others sleep is armed as well, also for what its next receive or send leaves: the baton goes to

@@ -67,9 +67,14 @@ static void report(ch_pollset *s, u32 i, u32 is, ch_poll_event *out) noexcept
 	settle(a);
 }
 
+// While nobody sleeps and no descriptor tells, the members that were busy last stay in the queue though they are not ready:
+// to look at them now and then is cheaper than to be told, above all for those who would have to tell.
+static constexpr u32 WARM = 4;
+
 // Looks at what is in the queue, at most left members, and arms what is not ready. Edges are armed before the look.
 static u32 first_look(ch_pollset *s, u32 &left, ch_poll_event *out, u32 cap, arming &a) noexcept
 {
+	const bool may_keep = s->fd < 0 && s->nr_asleep == 0;
 	u32 found = 0;
 
 	while (left > 0 && found < cap && a.nr < arming::MOST) {
@@ -84,6 +89,8 @@ static u32 first_look(ch_pollset *s, u32 &left, ch_poll_event *out, u32 cap, arm
 		const u32 is = m.events & CH_POLL_EDGE ? 0 : look(m);
 		if (is)
 			report(s, i, is, &out[found++]);
+		else if (may_keep && left < WARM && !(m.events & CH_POLL_EDGE))
+			pollset_queue(s, i);
 		else
 			arm(s, i, 0, a);
 	}
@@ -131,13 +138,6 @@ static int collect(ch_pollset *s, ch_poll_event *out, u32 cap) noexcept
 	if (found == 0)
 		pollset_fd_drained(s);
 	return found > 0 ? static_cast<int>(found) : -EAGAIN;
-}
-
-static int try_collect(ch_pollset *s, ch_poll_event *out, u32 cap) noexcept
-{
-	set_lock lock(s);
-
-	return collect(s, out, cap);
 }
 
 // ---- sleeping
@@ -202,19 +202,20 @@ static int sleep_until(ch_pollset *s, ch_poll_event *out, u32 cap, i64 until_ns)
 	}
 }
 
-// Looks as long as it pays: only at whether there is a mark.
+// Looks as long as it pays: at whether there is a mark, and at what is kept warm.
 static int spin(ch_pollset *s, ch_poll_event *out, u32 cap, i64 start, i64 until_ns) noexcept
 {
 	const u32 nr = s->nr_parts.load(acquire); // [Y6] pairs with [Y7]
-	const i64 end = nr == 0 ? 0 : start + spin_budget(s->parts[0]), stop = end < until_ns ? end : until_ns;
+	const i64 budget = nr == 0 ? 0 : spin_budget(s->parts[0]), stop = budget > until_ns - start ? until_ns : start + budget;
 	i64 yield_at = start + YIELD_NS;
 
-	for (u32 n = 1; nr > 0; n++) {
+	for (u32 n = 1; budget > 0; n++) {
 		bool is_any = s->nr_queued.load(relaxed) > 0 || s->is_ending.load(relaxed); // hints
 		for (u32 i = 0; i < nr; i++)
 			is_any |= s->parts[i]->m.h->top.load(relaxed) != 0; // hint
-		if (is_any) {
-			const int rc = try_collect(s, out, cap);
+		if (is_any && pthread_mutex_trylock(&s->lock) == 0) {
+			const int rc = collect(s, out, cap);
+			pthread_mutex_unlock(&s->lock);
 			if (rc != -EAGAIN)
 				return rc;
 		}
@@ -234,8 +235,12 @@ static int spin(ch_pollset *s, ch_poll_event *out, u32 cap, i64 start, i64 until
 
 static int wait(ch_pollset *s, ch_poll_event *out, u32 cap, i64 timeout_ns) noexcept
 {
-	int rc = try_collect(s, out, cap);
+	int rc;
 
+	{
+		set_lock lock(s);
+		rc = collect(s, out, cap);
+	}
 	if (rc != -EAGAIN || timeout_ns == CH_TRY)
 		return rc;
 	const i64 start = now_ns(), until_ns = timeout_ns < 0 || timeout_ns > NEVER - start ? NEVER : start + timeout_ns;
