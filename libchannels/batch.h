@@ -54,7 +54,9 @@ template <class Look> inline int ring_claim_receives(lane &r, u32 me, u32 n, u64
 		slot &s = r.at(i);
 		const u64 w = s.w.load(acquire); // [A1] pairs with [R1]
 		if (ahead(x, t) < TICKET && w == (t | S_FULL)) {
-			if (look(s, t, k) == verdict::leave) {
+			const verdict v = look(s, t, k);
+			CH_CRASH_POINT(recv_found);
+			if (v == verdict::leave) {
 				r.recv_at.store(t, relaxed); // private hint
 				// What was seen was this message, or nobody minds one look more.
 				if (k > 0 || (r.q[i].load(acquire) == x && s.w.load(acquire) == w)) // [C2], [A1]

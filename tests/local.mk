@@ -191,6 +191,7 @@ tests_stress_pool_stress_LDADD   = libchannels.la
 check_PROGRAMS += tests/crash/torture
 tests_crash_torture_SOURCES = \
 	tests/crash/crew.cpp \
+	tests/crash/crew.h \
 	tests/crash/director.cpp \
 	tests/crash/director.h \
 	tests/crash/evidence.cpp \
@@ -198,6 +199,7 @@ tests_crash_torture_SOURCES = \
 	tests/crash/poller.cpp \
 	tests/crash/poller.h \
 	tests/crash/torture.cpp \
+	tests/crash/ways.cpp \
 	tests/support/support.h
 tests_crash_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
 tests_crash_torture_LDADD    = libchannels_internal.la

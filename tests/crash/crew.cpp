@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* crew.cpp - what the children of the kill test do until they are killed. Public API only, but for the hook. */
 #include "crash.h"
-#include "evidence.h"
-#include "poller.h"
+#include "crew.h"
 #include <unordered_map>
 
 namespace torture {
 
-static stage_set the;
-static child *self;
-static uint64_t rs;
-
-static constexpr int64_t PATIENCE = 10000 * MS; /* a call that takes longer hangs: progress never stops that long */
+stage_set the;
+child *self;
+uint64_t rs;
+const char *in_call = "attach";
 
 #ifdef CH_CRASH_POINTS
 static void on_crash_point(int point)
@@ -19,9 +17,9 @@ static void on_crash_point(int point)
 	if (!self)
 		return;
 	the.ev->passes[static_cast<int>(self->what)][point]++;
-	if (point == ch::core::CP_recv_found || point == ch::core::CP_recover_found)
+	if (point == ch::core::CP_recv_found || point == ch::core::CP_recover_found || point == ch::core::CP_spsc_read)
 		self->found = true;
-	if (point == ch::core::CP_recv_delivered)
+	if (point == ch::core::CP_recv_delivered || point == ch::core::CP_spsc_delivered)
 		self->delivered = true;
 	if (point == self->kill_point && !the.ev->stop && --self->countdown <= 0) {
 		self->is_exact = gettid() == getpid();
@@ -68,8 +66,6 @@ const char *crash_point_name(int)
 	return "";
 }
 #endif
-
-static const char *in_call = "attach"; /* for fail() */
 
 /* Says what went wrong and in which state the pool was. */
 [[noreturn]] static void fail(struct ch_channel *ch, int err)
@@ -133,81 +129,34 @@ static void use_memory(struct ch_channel *ch)
 	kept = p;
 }
 
-static int send_in_place(struct ch_channel *ch, message_id id, int64_t patience)
-{
-	struct ch_message msg = CH_MESSAGE_INIT;
-	const size_t len = length_of(id);
-
-	in_call = "claim";
-	int err = ch_channel_claim(ch, len + rnd(&rs) % 2 * 100, PATIENCE, &msg);
-
-	if (err < 0)
-		return err;
-	if (rnd(&rs) % 8 == 0) {
-		ch_channel_abort(ch, &msg);
-		if ((err = ch_channel_claim(ch, len, PATIENCE, &msg)) < 0)
-			return err;
-	}
-	write_message(msg.data, id);
-	msg.len = len;
-	in_call = "commit";
-	err = ch_channel_commit(ch, &msg, patience);
-	if (err == -EAGAIN)
-		ch_channel_abort(ch, &msg);
-	return err;
-}
-
-static int send_copy(struct ch_channel *ch, message_id id, int64_t patience)
-{
-	write_message(self->buf.bytes, id);
-	in_call = "send";
-	return ch_channel_send(ch, self->buf.bytes, length_of(id), patience);
-}
-
-/* Waits in the call, or tries and waits in a poll set. */
-static int send_one(struct ch_channel *ch, message_id id, poller &by_set)
-{
-	for (;;) {
-		const int64_t patience = by_set ? CH_TRY : PATIENCE;
-		int err = rnd(&rs) % 2 ? send_in_place(ch, id, patience) : send_copy(ch, id, patience);
-
-		if (by_set && err == -ENOSPC) { /* a full pool is no event */
-			short_nap();
-			continue;
-		}
-		if (!by_set || err != -EAGAIN)
-			return err;
-		in_call = "wait for room in a poll set";
-		if ((err = by_set.wait(PATIENCE)) < 0)
-			return err;
-	}
-}
-
 [[noreturn]] static void produce()
 {
 	struct ch_channel *ch = enter();
 	poller by_set(ch, CH_POLL_OUT, &rs);
 	const uint32_t nr = rnd(&rs) % 8 ? NR_SEQ : 1 + static_cast<uint32_t>(rnd(&rs) % NR_SEQ);
 
-	for (uint32_t seq = 0; seq < nr && !the.ev->stop; seq++) {
+	for (uint32_t seq = 0; seq < nr && !the.ev->stop;) {
 		const message_id id = { self->who, seq };
 		const int64_t begin = now_ns();
 
 		use_memory(ch);
 		self->stage = IN_SEND;
-		if (int err = send_one(ch, id, by_set); err < 0)
-			fail(ch, err);
-		the.book->committed(id);
+		const int n = send_some(ch, id, nr - seq, by_set);
+		if (n < 0)
+			fail(ch, n);
+		if (n > 0)
+			the.book->committed({ self->who, seq + static_cast<uint32_t>(n) - 1 });
 		self->stage = IDLE;
-		self->nr_done++;
-		the.ev->sent++;
+		self->nr_done += static_cast<uint64_t>(n);
+		the.ev->sent += static_cast<uint64_t>(n);
+		seq += static_cast<uint32_t>(n);
 		note_duration(begin);
 	}
 	leave(ch);
 }
 
 /* The message in the buffer counts from here on; its order and its bytes are looked at afterwards. */
-static void account(message_id id, const void *data, size_t len)
+void account(message_id id, const void *data, size_t len, uint32_t flags)
 {
 	static std::unordered_map<uint32_t, uint32_t> next; /* of each sender, one more than the highest seen here */
 
@@ -220,7 +169,9 @@ static void account(message_id id, const void *data, size_t len)
 	self->nr_done++;
 	the.ev->received++;
 	uint32_t &expected = next[id.who];
-	if (id.seq < expected)
+	if (flags & CH_MESSAGE_REDELIVERED)
+		; /* in no order */
+	else if (id.seq < expected)
 		the.ev->late++;
 	else
 		expected = id.seq + 1;
@@ -228,39 +179,12 @@ static void account(message_id id, const void *data, size_t len)
 		the.ev->corrupt++;
 }
 
-static void begin_receiving(int stage)
+void begin_receiving(int stage)
 {
 	self->buf.id = { UINT32_MAX, UINT32_MAX };
 	self->found = false;
 	self->delivered = false;
 	self->stage = stage;
-}
-
-static int receive_in_place(struct ch_channel *ch, int64_t timeout)
-{
-	struct ch_message msg = CH_MESSAGE_INIT;
-
-	in_call = "take";
-	begin_receiving(IN_TAKE);
-	if (int err = ch_channel_take(ch, timeout, &msg); err < 0)
-		return err;
-	message_id id = { UINT32_MAX, UINT32_MAX };
-	if (msg.len >= sizeof(id))
-		memcpy(&id, msg.data, sizeof(id));
-	account(id, msg.data, msg.len);
-	ch_channel_release(ch, &msg);
-	return 0;
-}
-
-static int receive_copy(struct ch_channel *ch, int64_t timeout)
-{
-	in_call = "recv";
-	begin_receiving(IN_RECV);
-	const ssize_t n = ch_channel_recv(ch, self->buf.bytes, sizeof(self->buf.bytes), timeout);
-	if (n < 0)
-		return static_cast<int>(n);
-	account(self->buf.id, self->buf.bytes, static_cast<size_t>(n));
-	return 0;
 }
 
 [[noreturn]] static void consume()
@@ -272,7 +196,7 @@ static int receive_copy(struct ch_channel *ch, int64_t timeout)
 	for (uint64_t i = 0; i < enough; i++) {
 		const int64_t timeouts[] = { CH_TRY, 20 * MS, 1 * MS, PATIENCE, CH_FOREVER, CH_FOREVER };
 		const int64_t timeout = by_set ? CH_TRY : the.ev->drain ? 20 * MS : timeouts[rnd(&rs) % 6];
-		int err = rnd(&rs) % 3 ? receive_copy(ch, timeout) : receive_in_place(ch, timeout);
+		int err = receive_some(ch, timeout);
 
 		self->stage = IDLE;
 		if (by_set && err == -EAGAIN) {
@@ -280,6 +204,12 @@ static int receive_copy(struct ch_channel *ch, int64_t timeout)
 			err = by_set.wait(the.ev->drain ? 20 * MS : PATIENCE);
 			if (err == -ETIMEDOUT && !the.ev->drain)
 				fail(ch, err);
+		}
+		if (err == -EBUSY && the.ev->what == kind::spsc) {
+			if (the.ev->drain)
+				break; /* who has the role drains */
+			short_nap();
+			continue;
 		}
 		if (err == -EPIPE)
 			break;

@@ -81,6 +81,9 @@ void director::make_pool()
 	must(ch_pool_create(&pattr, &pool_), "pool");
 	must(ch_pool_get_stats(pool_, &before_), "stats");
 	attr.capacity = p_.capacity;
+	attr.flags = p_.what == kind::spsc ? CH_CHANNEL_SPSC : p_.what == kind::acknowledged ? CH_CHANNEL_ACKNOWLEDGED : 0;
+	attr.urgent_capacity = p_.what == kind::mixed ? 4 : 0;
+	ev_->what = p_.what;
 	must(ch_channel_create(pool_, &attr, &ch_), "channel");
 	must(ch_channel_get_descr(ch_, &ev_->channel), "descr");
 	make_side_channel();
@@ -159,13 +162,13 @@ void director::start(child &c)
 void director::judge_consumer(const child &c)
 {
 	const bool hooked = nr_crash_points() > 0, at_point = c.died_at != 0 && c.is_exact;
-	const bool in_hand = c.stage != IDLE && (c.found || !hooked);
+	const bool in_hand = c.stage != IDLE && c.stage != IN_KEEP && (c.found || !hooked);
 
-	r_.in_hand += in_hand;
+	r_.in_hand += !in_hand ? 0 : c.stage == IN_BATCH ? MAX_BATCH : 1;
 	if (!in_hand || (at_point && !c.delivered))
 		return; /* nothing in hand, or it must come to somebody else */
-	if (c.stage == IN_TAKE)
-		may_be_unseen_++;
+	if (c.stage == IN_TAKE || c.stage == IN_BATCH)
+		may_be_unseen_ += c.stage == IN_BATCH ? MAX_BATCH : 1;
 	else if (!book_.is_id(c.buf.id))
 		return; /* the copy was not done, so neither was the delivery */
 	else if (at_point)
@@ -334,7 +337,8 @@ void director::take_stock()
 	r_.errors = ev_->errors;
 	r_.timeouts = ev_->timeouts;
 	r_.longest_ns = ev_->longest_ns;
-	r_.verdict = book_.judge(nr_who_, tentative_, may_be_unseen_);
+	r_.verdict = book_.judge(nr_who_, tentative_, may_be_unseen_,
+				 p_.what == kind::spsc || p_.what == kind::mixed ? MAX_BATCH : 1);
 	r_.lost = r_.verdict.unseen - std::min(r_.verdict.unseen, may_be_unseen_);
 	r_.reordered = r_.late - std::min(r_.late, r_.in_hand);
 }

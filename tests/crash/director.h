@@ -12,6 +12,7 @@ struct plan {
 	uint64_t kills = 1000;
 	double seconds = 1e9;
 	uint32_t capacity = 8;
+	kind what = kind::plain;
 	int crew[NR_ROLES] = { 3, 3, 2, 1 };
 	bool at_random = true, at_points = false;
 	bool verbose = false; /* say of each kill where it was */

@@ -28,7 +28,7 @@ static uint64_t key(message_id id)
 }
 
 ledger::verdict ledger::judge(uint32_t up_to, std::vector<message_id> tentative,
-			      uint64_t may_be_unseen) const
+			      uint64_t may_be_unseen, uint32_t in_flight) const
 {
 	verdict v = {};
 	std::vector<message_id> missing;
@@ -55,10 +55,8 @@ ledger::verdict ledger::judge(uint32_t up_to, std::vector<message_id> tentative,
 				if (!known)
 					missing.push_back(id);
 			}
-			if (seq == nr && n > 0)
-				(died_[who] ? v.unacknowledged : v.ghosts)++;
-			if (seq > nr && n > 0)
-				v.ghosts++;
+			if (seq >= nr && n > 0)
+				(died_[who] && seq < nr + in_flight ? v.unacknowledged : v.ghosts)++;
 		}
 	}
 	for (size_t i = 0; v.unseen > may_be_unseen && i < std::min<size_t>(missing.size(), 20); i++)

@@ -12,7 +12,8 @@
  *              the buffer, which lies in the evidence, names the message; if nobody else received it, its
  *              delivery cannot be decided (ambiguous).
  *              Killed so in take: nothing names the message, so one that is missing may be explained by
- *              each such kill (unseen).
+ *              each such kill (unseen); in a batch, MAX_BATCH of them.
+ *              In an acknowledged channel a taken message must come to somebody else until its release begins.
  *
  * A message that a killed consumer had claimed is delivered late: order per producer holds apart from as many
  * messages as consumers were killed with one in hand.
@@ -41,7 +42,14 @@ struct message_id {
 	uint32_t seq;
 };
 
-enum stage : int { IDLE, IN_RECV, IN_TAKE, IN_SEND };
+/* IN_KEEP: takes a message that is not delivered by that. IN_BATCH: receives up to MAX_BATCH. */
+enum stage : int { IDLE, IN_RECV, IN_TAKE, IN_SEND, IN_KEEP, IN_BATCH };
+
+/* The channel, and so what can be done with it (ways.cpp). */
+enum class kind : int { plain, spsc, acknowledged, mixed };
+inline constexpr int NR_KINDS = 4;
+inline constexpr const char *kind_names[NR_KINDS] = { "plain", "spsc", "acknowledged", "mixed" };
+inline constexpr uint32_t MAX_BATCH = 8;
 
 /* One place in the crew; its tenants come and go. Written by the tenant, read by the parent when it is dead. */
 struct child {
@@ -72,6 +80,7 @@ struct evidence {
 	std::atomic<uint64_t> sent, received, late, corrupt, timeouts, errors, longest_ns;
 	std::atomic<int> last_error;
 	std::atomic<uint64_t> passes[NR_ROLES][MAX_POINTS], hits[MAX_POINTS];
+	kind what;
 	struct ch_descr channel, side;
 	std::atomic<uint32_t> side_version; /* odd while it changes */
 	child crew[MAX_CHILDREN];
@@ -90,8 +99,11 @@ public:
 	struct verdict {
 		uint64_t committed, lost, duplicated, ghosts, ambiguous, unseen, unacknowledged;
 	};
-	/* Shows the first that are missing if they are more than the kills that may have taken one along. */
-	verdict judge(uint32_t up_to, std::vector<message_id> tentative, uint64_t may_be_unseen) const;
+	/*
+	 * Shows the first that are missing if they are more than the kills that may have taken one along. in_flight: how
+	 * many messages a killed producer may have sent that it did not note any more.
+	 */
+	verdict judge(uint32_t up_to, std::vector<message_id> tentative, uint64_t may_be_unseen, uint32_t in_flight) const;
 
 private:
 	uint32_t nr_who_;

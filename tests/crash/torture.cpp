@@ -5,9 +5,11 @@
  * At the end nothing may be lost, duplicated, out of order, leaked or hung. See evidence.h for how that is judged.
  *
  * usage: torture [--kills N] [--seconds S] [--seed X] [--mode rand|points|both]
- *                [--producers P] [--consumers C] [--reapers R] [--enders E] [--capacity N] [--resident 0|1] [--verbose]
+ *                [--kind plain|spsc|acknowledged|mixed] [--producers P] [--consumers C] [--reapers R] [--enders E]
+ *                [--capacity N] [--resident 0|1] [--verbose]
  *
- * Without --capacity the kills are shared out among capacities 4, 8 and 64. --seconds ends the run early.
+ * Without --capacity and --kind the kills are shared out among plain channels of capacity 4, 8 and 64 and one channel of each
+ * other kind. --seconds ends the run early.
  */
 #include "director.h"
 #include <getopt.h>
@@ -18,7 +20,12 @@ namespace {
 
 struct request {
 	plan base;
-	std::vector<uint32_t> capacities = { 4, 8, 64 };
+	struct channel {
+		uint32_t capacity;
+		kind what;
+	};
+	std::vector<channel> channels = { { 4, kind::plain }, { 8, kind::plain },	 { 64, kind::plain },
+					  { 8, kind::spsc },  { 4, kind::acknowledged }, { 4, kind::mixed } };
 	int resident = -1; /* by turns */
 	uint64_t kills = 1000;
 	double seconds = 1e9;
@@ -26,8 +33,9 @@ struct request {
 
 [[noreturn]] void usage()
 {
-	fputs("usage: torture [--kills N] [--seconds S] [--seed X] [--mode rand|points|both] [--producers P]\n"
-	      "               [--consumers C] [--reapers R] [--enders E] [--capacity N] [--resident 0|1] [--verbose]\n",
+	fputs("usage: torture [--kills N] [--seconds S] [--seed X] [--mode rand|points|both]\n"
+	      "               [--kind plain|spsc|acknowledged|mixed] [--producers P] [--consumers C]\n"
+	      "               [--reapers R] [--enders E] [--capacity N] [--resident 0|1] [--verbose]\n",
 	      stderr);
 	exit(2);
 }
@@ -44,16 +52,27 @@ void set_mode(plan &p, const char *name)
 	}
 }
 
+int kind_of(const char *name)
+{
+	for (int i = 0; i < NR_KINDS; i++)
+		if (!strcmp(name, kind_names[i]))
+			return i;
+	usage();
+}
+
 request parse(int argc, char **argv)
 {
 	static const option options[] = {
 		{ "kills", 1, nullptr, 'k' },	  { "seconds", 1, nullptr, 't' }, { "seed", 1, nullptr, 's' },
 		{ "mode", 1, nullptr, 'm' },	  { "producers", 1, nullptr, 'p' }, { "consumers", 1, nullptr, 'c' },
 		{ "reapers", 1, nullptr, 'r' },	  { "enders", 1, nullptr, 'e' },    { "capacity", 1, nullptr, 'n' },
-		{ "resident", 1, nullptr, 'R' },    { "verbose", 0, nullptr, 'v' },   {},
+		{ "resident", 1, nullptr, 'R' },    { "verbose", 0, nullptr, 'v' },
+		{ "kind", 1, nullptr, 'K' },	    {},
 	};
 	request r;
 	bool seeded = false;
+	uint32_t capacity = 0;
+	int what = -1;
 
 	r.base.at_points = nr_crash_points() > 0;
 	for (int c; (c = getopt_long(argc, argv, "", options, nullptr)) != -1;)
@@ -66,11 +85,14 @@ request parse(int argc, char **argv)
 		case 'c': r.base.crew[1] = atoi(optarg); break;
 		case 'r': r.base.crew[2] = atoi(optarg); break;
 		case 'e': r.base.crew[3] = atoi(optarg); break;
-		case 'n': r.capacities = { static_cast<uint32_t>(atoi(optarg)) }; break;
+		case 'n': capacity = static_cast<uint32_t>(atoi(optarg)); break;
+		case 'K': what = kind_of(optarg); break;
 		case 'R': r.resident = atoi(optarg); break;
 		case 'v': r.base.verbose = true; break;
 		default: usage();
 		}
+	if (capacity || what >= 0)
+		r.channels = { { capacity ? capacity : 4, static_cast<kind>(what < 0 ? 0 : what) } };
 	if (!seeded)
 		r.base.seed = test_seed();
 	return r;
@@ -80,11 +102,11 @@ void print(const plan &p, const result &r)
 {
 	const auto &v = r.verdict;
 
-	printf("torture seed=%llu capacity=%u %d+%d+%d+%d resident=%d %.1fs: kills=%llu (at points %llu, in hand %llu) "
+	printf("torture seed=%llu %s capacity=%u %d+%d+%d+%d resident=%d %.1fs: kills=%llu (at points %llu, in hand %llu) "
 	       "messages=%llu received=%llu | lost=%llu duplicated=%llu ghosts=%llu reordered=%llu corrupt=%llu "
 	       "errors=%llu timeouts=%llu leaked=%d hung=%d broken=%d | late=%llu ambiguous=%llu unseen=%llu "
 	       "unacknowledged=%llu longest call %.1f ms: %s\n",
-	       (unsigned long long)p.seed, p.capacity, p.crew[0], p.crew[1], p.crew[2], p.crew[3], p.resident, r.seconds,
+	       (unsigned long long)p.seed, kind_names[static_cast<int>(p.what)], p.capacity, p.crew[0], p.crew[1], p.crew[2], p.crew[3], p.resident, r.seconds,
 	       (unsigned long long)r.kills, (unsigned long long)r.kills_at_points, (unsigned long long)r.in_hand,
 	       (unsigned long long)v.committed, (unsigned long long)r.received, (unsigned long long)r.lost,
 	       (unsigned long long)v.duplicated, (unsigned long long)v.ghosts, (unsigned long long)r.reordered,
@@ -114,15 +136,16 @@ int main(int argc, char **argv)
 	std::vector<uint64_t> hits(static_cast<size_t>(nr_crash_points()));
 	bool ok = true;
 
-	for (size_t i = 0; i < req.capacities.size() && ok; i++) {
+	for (size_t i = 0; i < req.channels.size() && ok; i++) {
 		plan p = req.base;
 
-		p.capacity = req.capacities[i];
+		p.capacity = req.channels[i].capacity;
+		p.what = req.channels[i].what;
 		p.seed += i;
 		p.resident = req.resident >= 0 ? req.resident : (p.seed & 1);
-		p.kills = left / (req.capacities.size() - i);
+		p.kills = left / (req.channels.size() - i);
 		p.seconds = (req.seconds - static_cast<double>(now_ns() - begin) / 1e9) /
-			    static_cast<double>(req.capacities.size() - i);
+			    static_cast<double>(req.channels.size() - i);
 		const result r = run(p);
 		print(p, r);
 		left -= std::min(left, r.kills);
