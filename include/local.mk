@@ -28,6 +28,7 @@ dist_poolinclude_HEADERS = \
 	include/pool/options.hpp \
 	include/pool/pool.hpp \
 	include/pool/progress.hpp \
+	include/pool/queue.hpp \
 	include/pool/task.hpp \
 	include/pool/wait.hpp
 

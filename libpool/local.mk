@@ -9,12 +9,14 @@ libpool_la_SOURCES = \
 	libpool/cpus.cpp \
 	libpool/drain.cpp \
 	libpool/errors.cpp \
+	libpool/handles.cpp \
 	libpool/limits.cpp \
 	libpool/modules.cpp libpool/modules.h \
 	libpool/monitor.cpp \
 	libpool/peer.cpp libpool/peer.h \
 	libpool/pool.cpp \
 	libpool/progress.cpp \
+	libpool/queue.cpp libpool/queue.h \
 	libpool/room.cpp \
 	libpool/worker.cpp
 libpool_la_LIBADD  = libchannels.la

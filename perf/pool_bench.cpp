@@ -403,7 +403,8 @@ sample idle_cpu()
 {
 	return of_idle_workers([](const std::vector<pid_t> &pids) {
 		const auto sum = [&] {
-			return std::accumulate(pids.begin(), pids.end(), 0.0, [](double a, pid_t pid) { return a + cpu_ns(pid); });
+			return std::accumulate(pids.begin(), pids.end(), 0.0,
+					       [](double a, pid_t pid) { return a + cpu_ns(pid); });
 		};
 		usleep(300000);
 		const double before = sum();

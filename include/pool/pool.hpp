@@ -15,6 +15,7 @@
 #include <pool/future.hpp>
 #include <pool/map.hpp>
 #include <pool/options.hpp>
+#include <pool/queue.hpp>
 #include <pool/wait.hpp>
 #include <string>
 #include <vector>
