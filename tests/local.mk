@@ -204,6 +204,11 @@ tests_crash_torture_SOURCES = \
 tests_crash_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
 tests_crash_torture_LDADD    = libchannels_internal.la
 
+check_PROGRAMS += tests/crash/stream_torture
+tests_crash_stream_torture_SOURCES  = tests/crash/stream_torture.cpp tests/support/support.h
+tests_crash_stream_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
+tests_crash_stream_torture_LDADD    = libchannels_internal.la
+
 check_PROGRAMS += tests/fuzz/descr_fuzz tests/fuzz/shm_fuzz
 tests_fuzz_descr_fuzz_SOURCES = tests/fuzz/descr_fuzz.cpp tests/fuzz/driver.cpp tests/support/support.h
 tests_fuzz_descr_fuzz_LDADD   = libchannels.la
