@@ -177,7 +177,8 @@ STRESS = \
 	tests/stress/channel_stress \
 	tests/stress/handle_stress \
 	tests/stress/pollset_stress \
-	tests/stress/pool_stress
+	tests/stress/pool_stress \
+	tests/stress/stream_stress
 check_PROGRAMS += $(STRESS)
 tests_stress_channel_stress_SOURCES = tests/stress/channel_stress.cpp tests/stress/stress.h tests/support/support.h
 tests_stress_channel_stress_LDADD   = libchannels.la
@@ -187,6 +188,8 @@ tests_stress_pollset_stress_SOURCES = tests/stress/pollset_stress.cpp tests/stre
 tests_stress_pollset_stress_LDADD   = libchannels.la
 tests_stress_pool_stress_SOURCES = tests/stress/pool_stress.cpp tests/stress/stress.h tests/support/support.h
 tests_stress_pool_stress_LDADD   = libchannels.la
+tests_stress_stream_stress_SOURCES = tests/stress/stream_stress.cpp tests/stress/stress.h tests/support/support.h
+tests_stress_stream_stress_LDADD   = libchannels.la
 
 check_PROGRAMS += tests/crash/torture
 tests_crash_torture_SOURCES = \
