@@ -14,7 +14,7 @@ dist_channelsinclude_HEADERS = \
 	include/channels/spawn.h \
 	include/channels/stream.h \
 	include/channels/stream.hpp
-	include/channels/sync.h
+	include/channels/sync.h include/channels/sync.hpp
 nodist_channelsinclude_HEADERS = include/channels/version.h
 
 poolincludedir = $(includedir)/pool

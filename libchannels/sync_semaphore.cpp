@@ -19,7 +19,6 @@
 namespace ch::core {
 
 static constexpr u32 VALUE_SHIFT = OWNER_BITS + TID_BITS;
-static constexpr u64 ONE = u64{1} << VALUE_SHIFT;
 static constexpr int TRIES = 1 << 16;    // damaged words must not keep us for ever
 static constexpr int PATIENCE_US = 200;  // for who changes something
 

@@ -44,6 +44,7 @@ check_PROGRAMS += \
 	tests/conform/stream_test \
 	tests/conform/sync_barrier_test \
 	tests/conform/sync_condition_test \
+	tests/conform/sync_cpp_test \
 	tests/conform/sync_event_test \
 	tests/conform/sync_mutex_test \
 	tests/conform/sync_rwlock_test \
@@ -131,6 +132,9 @@ tests_conform_sync_condition_test_SOURCES  = \
 	tests/conform/sync_condition_test.c tests/conform/sync_support.h tests/support/support.h
 tests_conform_sync_condition_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_sync_condition_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_sync_cpp_test_SOURCES  = tests/conform/sync_cpp_test.cpp tests/support/support.h
+tests_conform_sync_cpp_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_sync_cpp_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_sync_event_test_SOURCES  = \
 	tests/conform/sync_event_test.c tests/conform/sync_support.h tests/support/support.h
 tests_conform_sync_event_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
@@ -179,6 +183,7 @@ STRESS = \
 	tests/stress/pollset_stress \
 	tests/stress/pool_stress \
 	tests/stress/stream_stress
+	tests/stress/sync_stress
 check_PROGRAMS += $(STRESS)
 tests_stress_channel_stress_SOURCES = tests/stress/channel_stress.cpp tests/stress/stress.h tests/support/support.h
 tests_stress_channel_stress_LDADD   = libchannels.la
@@ -190,6 +195,8 @@ tests_stress_pool_stress_SOURCES = tests/stress/pool_stress.cpp tests/stress/str
 tests_stress_pool_stress_LDADD   = libchannels.la
 tests_stress_stream_stress_SOURCES = tests/stress/stream_stress.cpp tests/stress/stress.h tests/support/support.h
 tests_stress_stream_stress_LDADD   = libchannels.la
+tests_stress_sync_stress_SOURCES = tests/stress/stress.h tests/stress/sync_stress.cpp tests/support/support.h
+tests_stress_sync_stress_LDADD   = libchannels.la
 
 check_PROGRAMS += tests/crash/torture
 tests_crash_torture_SOURCES = \
