@@ -18,9 +18,10 @@ namespace ch::core {
 	X(role_taken) X(role_offered) X(role_ended)                                                                  \
 	X(event_registered) X(event_bumped) X(event_woken) X(event_slept)                                            \
 	X(block_allocated) X(block_freeing) X(block_freed) X(block_typed) X(block_offered) X(block_accepted)         \
-	X(share_made) X(share_freed)                                                                                 \
+	X(share_made) X(share_freed) X(pool_reserving) X(pool_reserved) X(pool_grown)                                \
+	X(segment_written) X(segment_destroyed) X(reclaim_asked) X(reclaim_answered)                                 \
 	X(run_begun) X(run_tail_claimed) X(run_words_set) X(run_published) X(run_dissolving) X(run_undoing)          \
-	X(peer_claimed) X(peer_announced) X(peer_leaving)                                                            \
+	X(peer_slot_taken) X(peer_claimed) X(peer_announced) X(peer_leaving) X(sweep_slot_unmarked)               \
 	X(object_made) X(object_hazard) X(object_attached) X(object_dying) X(object_detached)                   \
 	X(object_finishing)                                                                                         \
 	X(watch_claimed) X(watch_armed) X(watch_disarmed) X(watch_marked) X(mark_leaf) X(mark_top)                  \

@@ -66,11 +66,8 @@ void keeper_forget() noexcept
 // The slot before this one tells us apart from the one who must hear of us.
 void keeper_announce(ch_segment *seg, u32 slot) noexcept
 {
-	const u32 n = seg->max_peers;
-
 	keeper_poke();
-	for (u32 k = 1; k < n; k++) {
-		const u32 i = 1 + (slot - 1 + n - k) % n;
+	for (u32 i = slot, n = 0; (i = peer_before(seg, i)) != slot && n < seg->max_peers; n++) {
 		const u64 id = seg->peers[i].id.load(acquire); // [P2] pairs with [P1] in segment.cpp
 		if (id == 0 || id == peer_self())
 			continue;
@@ -86,10 +83,9 @@ void keeper_announce(ch_segment *seg, u32 slot) noexcept
 // The next peer after us: sweeps it if it is dead and goes on to the next. -1: nobody to watch.
 static int pidfd_of_neighbour(ch_segment *seg, int *timeout_ms) noexcept
 {
-	const u32 n = seg->max_peers, me = seg->me.load(relaxed); // under the lock
+	const u32 me = seg->me.load(relaxed); // under the lock
 
-	for (u32 k = 1; k < n && me != NOBODY; k++) {
-		const u32 i = 1 + (me - 1 + k) % n;
+	for (u32 i = me, n = 0; me != NOBODY && (i = peer_after(seg, i)) != me && n < seg->max_peers; n++) {
 		const u64 id = seg->peers[i].id.load(acquire); // [P2] pairs with [P1] in segment.cpp
 		if (id == 0 || id == peer_self())
 			continue;
@@ -134,7 +130,7 @@ static int look_around() noexcept
 		s->watch_fd = pidfd_of_neighbour(s, &timeout_ms);
 		if (s->watch_fd >= 0)
 			watch(s->watch_fd);
-		if (s->hdr->unwatched.load(relaxed) && timeout_ms < 0) // hint
+		if (!s->is_read_only && s->hdr->unwatched.load(relaxed) && timeout_ms < 0) // hint
 			timeout_ms = UNWATCHED_MS;
 	}
 	return timeout_ms;

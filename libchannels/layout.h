@@ -5,7 +5,7 @@
 // process that may make it; every claim names its owner in the same word. All else is a hint. Offsets, never
 // pointers. Geometry is checked and copied when a process attaches and never read again.
 //
-//   segment:  header | peer slots | user bytes
+//   segment:  header | bits of used slots | peer slots | user bytes
 //   pool:     header | page words | block words | pages          (in the user bytes of a segment)
 //   object:   header | attached-peer bits | what its kind needs           (in one block of a pool)
 //   channel:  ... P words | Q words | slots, and for an urgent lane again its ends | P words | Q words | slots; with
@@ -32,11 +32,14 @@ struct event {
 };
 
 // ---- segment
-enum segment_state : u32 { SEGMENT_NEW = 0, SEGMENT_READY = 1, SEGMENT_DESTROYED = 2 };
+// The low byte of the state word. RECLAIMING bears above it the pid of who looks whether anybody lives (reclaim.cpp).
+enum segment_state : u32 { SEGMENT_NEW = 0, SEGMENT_READY = 1, SEGMENT_DESTROYED = 2, SEGMENT_RECLAIMING = 3 };
+enum segment_flag : u32 { SEGMENT_SPARSE = 1, SEGMENT_NAMELESS = 2 }; // not all of it has memory; it is a memfd
 
 /*
  * word           written by                 read by            order
- * state          creator, destroyer         attachers          release / acquire
+ * state          creator, destroyer,        attachers          release / acquire; seq_cst against reclaimers
+ *                reclaimers
  * rotor          attachers                  attachers          relaxed: where to look for a free slot first
  * unwatched      attachers                  keepers            relaxed: a keeper could not be told of a newcomer
  * the rest       creator, before READY      attachers, copied
@@ -54,12 +57,17 @@ struct segment_header {
 	alignas(LINE) shared<u32> state;
 	shared<u32> rotor;
 	shared<u32> unwatched;
-	u32 pad;
+	u32 flags;   // enum segment_flag
 	u64 pid_ns;  // inode of the pid namespace that peer names are meant in
 	u64 creator; // peer name
 	char name[208];
 };
 static_assert(offsetof(segment_header, state) == 64 && sizeof(segment_header) == 320, "shared layout: bump LAYOUT_VERSION");
+
+// Which slots are in use: bit i is set after slot i was claimed and cleared before it is given up, by whoever does it, so
+// that nobody looks through all slots. A process that dies in between leaves a slot without a bit, which holds
+// nothing; who wants that slot finds it out.
+constexpr u64 used_bytes(u32 max_peers) noexcept { return round_up(u64{max_peers} / 64 * 8 + 8, LINE); }
 
 inline constexpr u32 NR_HAZARDS = 6;
 

@@ -6,6 +6,9 @@
 noinst_LTLIBRARIES += libchannels_internal.la
 libchannels_internal_la_SOURCES = \
 	libchannels/atomic.h \
+	libchannels/attach.cpp \
+	libchannels/backing.cpp \
+	libchannels/backing.h \
 	libchannels/block.cpp \
 	libchannels/cache.h \
 	libchannels/batch.cpp \
@@ -38,6 +41,7 @@ libchannels_internal_la_SOURCES = \
 	libchannels/pool.cpp \
 	libchannels/pool.h \
 	libchannels/recover.cpp \
+	libchannels/reclaim.cpp \
 	libchannels/ring.cpp \
 	libchannels/ring.h \
 	libchannels/role.cpp \

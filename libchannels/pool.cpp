@@ -2,6 +2,7 @@
 // pool.cpp - the public block pool: geometry, waiting for memory, statistics.
 #include "config.h"
 #include "pool.h"
+#include "crash.h"
 #include "object.h"
 #include "error.h"
 #include "event.h"
@@ -69,9 +70,59 @@ int pool_use(ch_segment *seg) noexcept
 	return 0;
 }
 
-static int format_pool(ch_segment *seg, bool own_segment) noexcept
+// ---- growth: memory first, then the word that says so. Two processes may reserve the same pages, which is one deed; a dead
+// one leaves at most pages that have memory and are not told of, and the next to grow gets those.
+
+static int reserve_pages(ch_segment *seg, u64 from, u64 to) noexcept
 {
 	const geometry g = geometry_of(seg->user_len);
+	int rc = segment_reserve(seg, g.page_words_off + from * 8, (to - from) * 8);
+
+	CH_CRASH_POINT(pool_reserving);
+	if (rc == 0)
+		rc = segment_reserve(seg, g.block_words_off + from * WORDS_PER_PAGE * 8, (to - from) * WORDS_PER_PAGE * 8);
+	if (rc == 0)
+		rc = segment_reserve(seg, g.data_off + from * PAGE, (to - from) * PAGE);
+	CH_CRASH_POINT(pool_reserved);
+	return rc;
+}
+
+// By half of what there is, at least what is asked for. False if there is no more to be had.
+static bool grow(ch_pool *pool, u64 nr_wanted) noexcept
+{
+	static constexpr u64 STEP = 64;
+	const u64 known = pool->map.nr_pages.load(relaxed), now = map_refresh(pool->map); // somebody else may have been quicker
+	u64 backed = now, to = now + (nr_wanted > STEP ? nr_wanted : STEP);
+
+	if (now > known)
+		return true;
+	if (now == pool->map.max_pages)
+		return false;
+	to = to > now + now / 2 ? to : now + now / 2;
+	to = to < pool->map.max_pages ? to : pool->map.max_pages;
+	if (reserve_pages(pool->seg, now, to) < 0)
+		return false;
+	// [G3] pairs with [G4]: what is backed can be used
+	pool->hdr->backed.compare_exchange_strong(backed, to, release, relaxed);
+	CH_CRASH_POINT(pool_grown);
+	event_notify(pool->hdr->freed, EVERYBODY);
+	return map_refresh(pool->map) > now;
+}
+
+static u64 alloc_or_grow(ch_pool *pool, u32 cls, u32 me) noexcept
+{
+	u64 index = block_alloc(pool->map, cls, me);
+
+	while (index == NO_BLOCK && grow(pool, pages_of(cls | TIGHT)))
+		index = block_alloc(pool->map, cls, me);
+	return index;
+}
+
+// first_len: bytes of which the first pages are made, if not all.
+static int format_pool(ch_segment *seg, bool own_segment, u64 first_len) noexcept
+{
+	const geometry g = geometry_of(seg->user_len);
+	const u64 nr_first = seg->is_sparse ? geometry_of(first_len).nr_pages : g.nr_pages;
 	pool_header *h = reinterpret_cast<pool_header *>(seg->base + seg->user_off);
 
 	if (seg->user_len < MIN_POOL)
@@ -80,15 +131,20 @@ static int format_pool(ch_segment *seg, bool own_segment) noexcept
 	u32 none = POOL_NONE;
 	if (!h->state.compare_exchange_strong(none, POOL_FORMATTING, acquire, relaxed)) // [L2] pairs with [L1]
 		return fail(-EEXIST, "segment %s has a pool", seg->name);
-	// The user may have written there before; zero words say that all is free.
-	std::memset(seg->base + seg->user_off + offsetof(pool_header, in_runs), 0, g.data_off - offsetof(pool_header, in_runs));
+	if (seg->is_sparse) {
+		const int rc = reserve_pages(seg, 0, nr_first); // zero as it is
+		if (rc < 0)
+			return rc;
+	} else { // the user may have written there before; zero words say that all is free
+		std::memset(static_cast<void *>(&h->in_runs), 0, g.data_off - offsetof(pool_header, in_runs));
+	}
 	h->freed.v.store(0, relaxed); // published by the state
 	h->magic = POOL_MAGIC;
 	h->nr_pages = g.nr_pages;
 	h->page_words_off = g.page_words_off;
 	h->block_words_off = g.block_words_off;
 	h->data_off = g.data_off;
-	h->backed.store(g.nr_pages, release); // [G3] pairs with [G4]: what is backed can be used
+	h->backed.store(nr_first, release); // [G3] pairs with [G4]: what is backed can be used
 	h->own_segment = own_segment;
 	map_pool(&seg->pool, g);
 	seg->pool.own_segment = own_segment;
@@ -96,10 +152,10 @@ static int format_pool(ch_segment *seg, bool own_segment) noexcept
 	return 0;
 }
 
-int pool_attach(const descr &d, ch_pool **out) noexcept
+int pool_attach(const descr &d, ch_pool **out, u32 flags) noexcept
 {
 	ch_segment *seg;
-	int rc = segment_attach(d, &seg);
+	int rc = segment_attach(d, flags, &seg);
 
 	if (rc < 0)
 		return rc;
@@ -123,29 +179,41 @@ void pool_unref(ch_pool *pool) noexcept
 	segment_unref(pool->seg);
 }
 
+static int create_segment(const ch_pool_attr &a, ch_segment_attr &wish, ch_segment **out) noexcept
+{
+	const ch_segment_attr asked = wish;
+	const int rc = segment_read_attr(&asked, wish);
+
+	if (rc < 0)
+		return rc;
+	if (a.max_len && a.max_len < wish.len)
+		return fail(-EINVAL, "pool: max_len is under len");
+	return segment_create(wish, a.max_len, out);
+}
+
 static int pool_create(const ch_pool_attr &a, ch_pool **out) noexcept
 {
-	ch_segment_attr sa = CH_SEGMENT_ATTR_INIT;
+	ch_segment_attr wish = CH_SEGMENT_ATTR_INIT;
 	ch_segment *seg = a.segment;
 	int rc = 0;
 
-	sa.len = a.len;
-	sa.max_peers = a.max_peers;
-	sa.flags = a.flags;
-	if (!seg)
-		rc = ch_segment_create(&sa, &seg);
-	else if (seg->hdr->state.load(relaxed) == SEGMENT_DESTROYED) // a flag
-		rc = fail(-ESTALE, "segment %s was destroyed", seg->name);
-	else
+	wish.len = a.len;
+	wish.max_peers = a.max_peers;
+	wish.flags = a.flags;
+	if (seg && seg->hdr->state.load(relaxed) == SEGMENT_DESTROYED) // a flag
+		return fail(-ESTALE, "segment %s was destroyed", seg->name);
+	if (seg)
 		seg->refs++;
+	else
+		rc = create_segment(a, wish, &seg);
 	if (rc == 0)
 		rc = segment_join(seg);
 	if (rc >= 0)
-		rc = format_pool(seg, !a.segment);
+		rc = format_pool(seg, !a.segment, wish.len);
 	if (rc == 0) {
 		seg->pool.refs++;
 		*out = &seg->pool;
-	} else if (seg && a.segment) {
+	} else if (a.segment) {
 		seg->refs--;
 	} else if (seg) {
 		ch_segment_destroy(seg);
@@ -199,7 +267,7 @@ static int wait_for_memory(ch_pool *pool, u32 cls, u32 me, i64 until_ns, u64 &in
 		registration r = event_register(pool->hdr->freed);
 		if (pool_is_destroyed(pool))
 			return fail(-ESTALE, "pool %s was destroyed", pool->seg->name);
-		index = block_alloc(pool->map, cls, me);
+		index = alloc_or_grow(pool, cls, me);
 		if (index != NO_BLOCK)
 			return 0;
 		const i64 now = now_ns();
@@ -221,7 +289,7 @@ static __attribute__((noinline)) int alloc_slow(ch_pool *pool, u64 len, u32 me, 
 		return fail(-EMSGSIZE, "pool %s: %llu bytes can never fit in %llu", pool->seg->name,
 			    static_cast<unsigned long long>(len),
 			    static_cast<unsigned long long>(pool->map.max_pages * PAGE));
-	index = block_alloc(pool->map, cls, me);
+	index = alloc_or_grow(pool, cls, me);
 	if (index != NO_BLOCK)
 		return 0;
 	return is_try ? fail(-ENOSPC, "pool %s is full", pool->seg->name) : wait_for_memory(pool, cls, me, until_ns, index);
@@ -266,17 +334,23 @@ int ch_pool_create(const struct ch_pool_attr *attr, struct ch_pool **out_pool)
 		return rc;
 	if (!out_pool)
 		return fail(-EINVAL, "pool: out_pool is NULL");
-	if (a.segment && (a.len || a.max_peers || a.flags))
-		return fail(-EINVAL, "pool: len, max_peers and flags are the segment's");
-	if (a.reserved)
-		return fail(-EINVAL, "pool: reserved is not 0");
+	if (a.segment && (a.len || a.max_len || a.max_peers || a.flags))
+		return fail(-EINVAL, "pool: len, max_len, max_peers and flags are the segment's");
+	if (a.reserved || (a.flags & CH_GROUP))
+		return fail(-EINVAL, "pool: reserved is not 0, or CH_GROUP, which wants a segment of the caller's");
 	if (!a.segment && a.len && a.len < MIN_POOL)
 		return fail(-EINVAL, "pool: under %llu bytes", static_cast<unsigned long long>(MIN_POOL));
 	registry_lock lock;
+	registry_init_locked();
 	return pool_create(a, out_pool);
 }
 
 int ch_pool_attach(const struct ch_descr *descr, struct ch_pool **out_pool)
+{
+	return ch_pool_attach_with(descr, 0, out_pool);
+}
+
+int ch_pool_attach_with(const struct ch_descr *descr, uint32_t flags, struct ch_pool **out_pool)
 {
 	ch::core::descr d;
 	const int rc = descr_open(descr, d);
@@ -286,7 +360,7 @@ int ch_pool_attach(const struct ch_descr *descr, struct ch_pool **out_pool)
 	if (!out_pool)
 		return fail(-EINVAL, "pool: out_pool is NULL");
 	registry_lock lock;
-	return pool_attach(d, out_pool);
+	return pool_attach(d, out_pool, flags);
 }
 
 void ch_pool_detach(struct ch_pool *pool)
@@ -413,6 +487,7 @@ int ch_pool_get_stats(struct ch_pool *pool, struct ch_pool_stats *out_stats)
 	if (!out_stats)
 		return fail(-EINVAL, "pool: out_stats is NULL");
 	s.len = map_refresh(pool->map) * PAGE;
+	s.max_len = pool->map.max_pages * PAGE;
 	for_each_block(pool->map, [&s](const block_place &b, u64 w) {
 		const block_state st = block_state_of(w);
 		if (st == B_NONE || st == B_FREE)
@@ -424,8 +499,7 @@ int ch_pool_get_stats(struct ch_pool *pool, struct ch_pool_stats *out_stats)
 	s.largest = largest_free(pool->map);
 	s.peak = pool->hdr->peak.load(relaxed) * PAGE; // statistics
 	s.peak = s.peak < s.used ? s.used : s.peak > s.len ? s.len : s.peak;
-	for (u32 i = 1; i <= pool->seg->max_peers; i++)
-		s.nr_peers += pool->seg->peers[i].id.load(relaxed) != 0; // a picture of a moment
+	for_each_peer(pool->seg, [&](u32 i) { s.nr_peers += peer_of(pool->seg, i) != 0; });
 	*out_stats = s;
 	return 0;
 }

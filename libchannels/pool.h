@@ -6,7 +6,7 @@
 
 namespace ch::core {
 
-int pool_attach(const descr &d, ch_pool **out) noexcept; // under the registry lock; adds a reference
+int pool_attach(const descr &d, ch_pool **out, u32 flags = 0) noexcept; // under the registry lock; adds a reference
 void pool_unref(ch_pool *pool) noexcept;                 // under the registry lock
 int pool_default(ch_pool **out) noexcept;                // under the registry lock; adds a reference
 

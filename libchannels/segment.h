@@ -5,6 +5,7 @@
 #include "layout.h"
 #include "run.h"
 #include <channels/channel.h>
+#include <channels/segment.h>
 #include <mutex>
 #include <pthread.h>
 
@@ -28,7 +29,11 @@ struct ch_segment {
 	ch::core::u64 id = 0, birth = 0, nonce = 0;
 	ch::core::u32 max_peers = 0;
 	ch::core::segment_header *hdr = nullptr;
-	ch::core::peer_slot *peers = nullptr; // peers[1...max_peers]
+	ch::core::shared<ch::core::u64> *used = nullptr; // bits of them
+	ch::core::peer_slot *peers = nullptr;            // peers[1...max_peers]
+	int fd = -1;            // of one without a name
+	bool is_read_only = false, is_locked = false, is_sparse = false;
+	ch::core::u64 page_len = 0; // as asked of the kernel; 0: not known
 	std::atomic<ch::core::u32> me = 0;    // 0: not a peer (yet, or again after a fork)
 	std::atomic<ch::core::u32> telling = 0; // which of our hazards threads of ours use now (watch.cpp)
 	int watch_fd = -1;                    // pidfd of the peer that our keeper watches
@@ -52,7 +57,21 @@ ch_segment *registry_first() noexcept; // under the lock
 void registry_init() noexcept;         // counts forks from now on
 u32 registry_forks() noexcept;         // tells a forked child from its parent
 
-int segment_attach(const descr &d, ch_segment **out) noexcept; // under the lock; adds a reference
+void registry_add(ch_segment *seg) noexcept; // under the lock
+void registry_init_locked() noexcept;        // registry_init, under the lock
+
+// Names and headers (attach.cpp). A made-up name is its id in hexadecimal; of any other the id is a hash.
+int segment_check_name(const char *name) noexcept;
+u64 segment_id_of(const char *name) noexcept;
+void segment_path(u64 id, char *out, size_t cap) noexcept; // of the file in /dev/shm
+u64 segment_header_len(u32 max_peers) noexcept;
+int segment_check_header(const segment_header *h, u64 file_len, const char *what) noexcept;
+
+// With CH_READ_ONLY the mapping is another than that of a process's other handles, and makes it no peer. Under the lock.
+int segment_attach(const descr &d, u32 flags, ch_segment **out) noexcept; // adds a reference
+int segment_read_attr(const ch_segment_attr *attr, ch_segment_attr &out) noexcept;
+int segment_create(const ch_segment_attr &attr, u64 max_len, ch_segment **out) noexcept; // max_len > len: it can get more
+int segment_reserve(ch_segment *seg, u64 off, u64 len) noexcept; // memory for a part of the user's bytes of a sparse one
 void segment_unref(ch_segment *seg) noexcept;                  // under the lock
 void segment_remove_name(ch_segment *seg) noexcept;
 void segment_reclaim_of(u64 creator) noexcept; // removes the names of all segments that this dead process made
@@ -61,6 +80,22 @@ descr segment_descr(const ch_segment *seg, u8 kind, u64 offset, u64 generation) 
 // Makes this process a peer of the segment if it is none: at attach, and at the first use in a forked child.
 // Returns the owner index, or -ENOSPC, or -EPERM.
 int segment_join(ch_segment *seg) noexcept; // under the lock
+
+// Calls fn(slot) for each slot in use. seq_cst: whoever uses a hazard set its bit before; of "I look at the object" and
+// "is anybody looking" one sees the other (sweep.h), and so this must not see older bits than hazards.
+template <class Fn> void for_each_peer(const ch_segment *seg, Fn fn) noexcept
+{
+	for (u32 w = 0; w <= seg->max_peers / 64; w++)
+		for (u64 bits = seg->used[w].load(seq_cst); bits; bits &= bits - 1) {
+			const u32 i = w * 64 + static_cast<u32>(__builtin_ctzll(bits));
+			if (i >= 1 && i <= seg->max_peers)
+				fn(i);
+		}
+}
+
+// The next slot in use after (before) slot, around the table; slot itself if there is no other.
+u32 peer_after(const ch_segment *seg, u32 slot) noexcept;
+u32 peer_before(const ch_segment *seg, u32 slot) noexcept;
 
 // The word that says who may die: peers[owner].id, or 0 for an index out of range.
 inline u64 peer_of(const ch_segment *seg, u32 owner) noexcept

@@ -53,11 +53,13 @@ static bool is_attached(ch_segment *seg, const object_kind &k, const block_place
 
 static bool is_in_use(ch_segment *seg, const object_kind &k, const block_place &b) noexcept
 {
-	for (u32 i = 1; i <= seg->max_peers; i++)
+	bool is_looked_at = false;
+
+	for_each_peer(seg, [&](u32 i) {
 		for (const shared<u64> &hazard : seg->peers[i].hazard)
-			if (hazard.load(seq_cst) == b.index + 1)
-				return true;
-	return is_attached(seg, k, b);
+			is_looked_at |= hazard.load(seq_cst) == b.index + 1; // seq_cst: see hazard_set
+	});
+	return is_looked_at || is_attached(seg, k, b);
 }
 
 void object_end_if_left(ch_segment *seg, const object_kind &k, const block_place &b) noexcept
@@ -119,7 +121,7 @@ static void wake_object(ch_segment *seg, const block_place &b, u32 dead) noexcep
 	else
 		k->wake(seg, dead, b);
 	CH_CRASH_POINT(sweep_woken);
-	object_bits(*k, b.addr)[dead / 64].fetch_and(~(u64{1} << (dead % 64)), seq_cst); // [K1] pairs with [K2], as in object.cpp
+	object_bits(*k, b.addr)[dead / 64].fetch_and(~(u64{1} << (dead % 64)), seq_cst); // [K1] pairs with [K2]
 	object_end_if_left(seg, *k, b);
 }
 
@@ -176,8 +178,12 @@ static bool elect(peer_slot &slot, u64 id) noexcept
 	return false;
 }
 
-static void finish_sweep(peer_slot &slot, u64 id) noexcept
+static void finish_sweep(ch_segment *seg, u32 i, u64 id) noexcept
 {
+	peer_slot &slot = seg->peers[i];
+
+	seg->used[i / 64].fetch_and(~(u64{1} << (i % 64)), acq_rel); // nothing rests on it: see used_bytes
+	CH_CRASH_POINT(sweep_slot_unmarked);
 	slot.id.compare_exchange_strong(id, 0, acq_rel, relaxed); // [P1] pairs with [P2]
 	CH_CRASH_POINT(sweep_slot_freed);
 	slot.sweeper.store(0, release); // [W1] pairs with [W2]
@@ -200,10 +206,11 @@ bool sweep_peer(ch_segment *seg, u32 i) noexcept
 	}
 	CH_CRASH_POINT(sweep_elected);
 	sweep_pool(seg, i);
-	finish_sweep(slot, id);
-	for (u32 k = 1; k <= seg->max_peers; k++) // sweeps that it died in
+	finish_sweep(seg, i, id);
+	for_each_peer(seg, [&](u32 k) { // sweeps that it died in
 		if (seg->peers[k].sweeper.load(acquire) == id) // [W2] pairs with [W1]
 			sweep_peer(seg, k);
+	});
 	return true;
 }
 
@@ -212,8 +219,9 @@ int sweep_dead(ch_segment *seg) noexcept
 	registry_lock lock;
 	int n = 0;
 
-	for (u32 i = 1; i <= seg->max_peers; i++)
+	for_each_peer(seg, [&](u32 i) {
 		n += seg->peers[i].id.load(relaxed) != 0 && sweep_peer(seg, i); // looked at again there
+	});
 	return n;
 }
 
@@ -222,7 +230,7 @@ void sweep_self(ch_segment *seg) noexcept
 	const u32 me = seg->me.load(relaxed); // under the lock
 
 	sweep_pool(seg, me);
-	finish_sweep(seg->peers[me], peer_self());
+	finish_sweep(seg, me, peer_self());
 }
 
 } // namespace ch::core

@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # One page per object, and one .so stub per further function. Keep the list alphabetical.
 dist_man3_MANS = \
-	man/man3/ch_block.3 \
-	man/man3/ch_block_accept.3 \
-	man/man3/ch_block_offer.3 \
-	man/man3/ch_block_withdraw.3 \
 	man/man3/ch_barrier.3 \
 	man/man3/ch_barrier_abort.3 \
 	man/man3/ch_barrier_attach.3 \
@@ -17,6 +13,10 @@ dist_man3_MANS = \
 	man/man3/ch_barrier_is_broken.3 \
 	man/man3/ch_barrier_reset.3 \
 	man/man3/ch_barrier_wait.3 \
+	man/man3/ch_block.3 \
+	man/man3/ch_block_accept.3 \
+	man/man3/ch_block_offer.3 \
+	man/man3/ch_block_withdraw.3 \
 	man/man3/ch_channel.3 \
 	man/man3/ch_channel_abort.3 \
 	man/man3/ch_channel_attach.3 \
@@ -45,6 +45,15 @@ dist_man3_MANS = \
 	man/man3/ch_channel_set_spin.3 \
 	man/man3/ch_channel_take.3 \
 	man/man3/ch_channel_unbind.3 \
+	man/man3/ch_condition.3 \
+	man/man3/ch_condition_attach.3 \
+	man/man3/ch_condition_broadcast.3 \
+	man/man3/ch_condition_create.3 \
+	man/man3/ch_condition_destroy.3 \
+	man/man3/ch_condition_detach.3 \
+	man/man3/ch_condition_get_descr.3 \
+	man/man3/ch_condition_signal.3 \
+	man/man3/ch_condition_wait.3 \
 	man/man3/ch_ddict.3 \
 	man/man3/ch_ddict_append.3 \
 	man/man3/ch_ddict_attach.3 \
@@ -102,15 +111,6 @@ dist_man3_MANS = \
 	man/man3/ch_ddict_writer_commit.3 \
 	man/man3/ch_ddict_writer_open.3 \
 	man/man3/ch_ddict_writer_write.3 \
-	man/man3/ch_condition.3 \
-	man/man3/ch_condition_attach.3 \
-	man/man3/ch_condition_broadcast.3 \
-	man/man3/ch_condition_create.3 \
-	man/man3/ch_condition_destroy.3 \
-	man/man3/ch_condition_detach.3 \
-	man/man3/ch_condition_get_descr.3 \
-	man/man3/ch_condition_signal.3 \
-	man/man3/ch_condition_wait.3 \
 	man/man3/ch_descr.3 \
 	man/man3/ch_descr_from_bytes.3 \
 	man/man3/ch_descr_from_text.3 \
@@ -152,6 +152,7 @@ dist_man3_MANS = \
 	man/man3/ch_pool_alloc.3 \
 	man/man3/ch_pool_alloc_typed.3 \
 	man/man3/ch_pool_attach.3 \
+	man/man3/ch_pool_attach_with.3 \
 	man/man3/ch_pool_block_len.3 \
 	man/man3/ch_pool_create.3 \
 	man/man3/ch_pool_destroy.3 \
@@ -175,13 +176,19 @@ dist_man3_MANS = \
 	man/man3/ch_segment.3 \
 	man/man3/ch_segment_addr.3 \
 	man/man3/ch_segment_attach.3 \
+	man/man3/ch_segment_attach_fd.3 \
 	man/man3/ch_segment_attach_name.3 \
+	man/man3/ch_segment_attach_with.3 \
 	man/man3/ch_segment_create.3 \
 	man/man3/ch_segment_destroy.3 \
 	man/man3/ch_segment_detach.3 \
 	man/man3/ch_segment_get_descr.3 \
+	man/man3/ch_segment_get_fd.3 \
+	man/man3/ch_segment_get_info.3 \
 	man/man3/ch_segment_len.3 \
+	man/man3/ch_segment_list.3 \
 	man/man3/ch_segment_name.3 \
+	man/man3/ch_segment_reclaim.3 \
 	man/man3/ch_semaphore.3 \
 	man/man3/ch_semaphore_acquire.3 \
 	man/man3/ch_semaphore_attach.3 \
@@ -198,16 +205,6 @@ dist_man3_MANS = \
 	man/man3/ch_spawner_destroy.3 \
 	man/man3/ch_spawner_spawn.3 \
 	man/man3/ch_spawner_wait.3 \
-	man/man3/ch_version.3 \
-	man/man3/ch_view.3 \
-	man/man3/ch_view_addr.3 \
-	man/man3/ch_view_attach.3 \
-	man/man3/ch_view_clone.3 \
-	man/man3/ch_view_count.3 \
-	man/man3/ch_view_create.3 \
-	man/man3/ch_view_detach.3 \
-	man/man3/ch_view_get_descr.3 \
-	man/man3/ch_view_len.3
 	man/man3/ch_stream.3 \
 	man/man3/ch_stream_abort.3 \
 	man/man3/ch_stream_accept.3 \
@@ -236,5 +233,14 @@ dist_man3_MANS = \
 	man/man3/ch_stream_send_block.3 \
 	man/man3/ch_stream_take.3 \
 	man/man3/ch_stream_write.3 \
-	man/man3/ch_version.3
+	man/man3/ch_version.3 \
+	man/man3/ch_view.3 \
+	man/man3/ch_view_addr.3 \
+	man/man3/ch_view_attach.3 \
+	man/man3/ch_view_clone.3 \
+	man/man3/ch_view_count.3 \
+	man/man3/ch_view_create.3 \
+	man/man3/ch_view_detach.3 \
+	man/man3/ch_view_get_descr.3 \
+	man/man3/ch_view_len.3
 dist_man7_MANS = man/man7/channels.7 man/man7/libddict.7 man/man7/libpool.7

@@ -6,6 +6,7 @@
 # tests/proc     Criterion, several processes, public API only
 # tests/stress   plain main(), so that ThreadSanitizer can run them; a short run by default
 # tests/crash    plain main(): torture --kills N --seed S
+# tests/explore  plain main(): the real sources under every schedule and every value that the memory model allows
 # tests/fuzz     libFuzzer targets; with driver.cpp a short random run of each
 # tests/lint, tests/abi, tests/model   scripts
 # Exit 77 means skipped. Each program runs in a /dev/shm and a process namespace of its own and must leave nothing in
@@ -34,9 +35,11 @@ check_PROGRAMS += \
 	tests/conform/peer_test \
 	tests/conform/pollset_test \
 	tests/conform/pollset_wait_test \
+	tests/conform/pool_grow_test \
 	tests/conform/pool_peers_test \
 	tests/conform/pool_test \
 	tests/conform/segment_bad_test \
+	tests/conform/segment_more_test \
 	tests/conform/segment_test \
 	tests/conform/spawn_test \
 	tests/conform/stream_buf_test \
@@ -109,6 +112,12 @@ tests_conform_pool_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_segment_bad_test_SOURCES  = tests/conform/segment_bad_test.c tests/support/support.h
 tests_conform_segment_bad_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_segment_bad_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_segment_more_test_SOURCES  = tests/conform/segment_more_test.c tests/support/support.h
+tests_conform_segment_more_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_segment_more_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_pool_grow_test_SOURCES  = tests/conform/pool_grow_test.c tests/support/support.h
+tests_conform_pool_grow_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_pool_grow_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_segment_test_SOURCES  = tests/conform/segment_test.c tests/support/support.h
 tests_conform_segment_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_segment_test_LDADD    = $(CHANNELS_TEST_LIBS)
@@ -226,5 +235,6 @@ tests_fuzz_shm_fuzz_SOURCES = tests/fuzz/driver.cpp tests/fuzz/shm_fuzz.cpp test
 tests_fuzz_shm_fuzz_LDADD   = libchannels.la
 
 include $(top_srcdir)/tests/ddict/local.mk
+include $(top_srcdir)/tests/explore/local.mk
 include $(top_srcdir)/tests/model/local.mk
 include $(top_srcdir)/tests/pool/local.mk

@@ -5,6 +5,9 @@
  * Blocks come in size classes: multiples of 64 bytes from 128 to 1 KiB, then eight classes to each doubling. Every
  * block names its owner in the same word that says whether it is free, so that the blocks of a killed process
  * return to the pool. Blocks are aligned to 64 bytes and not cleared.
+ *
+ * A pool with a max_len grows when it is full: it reserves address space for max_len at once, which costs nothing, and gets
+ * memory for more of it bit by bit. So no address changes, and every process sees the new memory without doing anything.
  */
 #ifndef CHANNELS_POOL_H
 #define CHANNELS_POOL_H
@@ -22,19 +25,21 @@ struct ch_pool_attr {
 	uint32_t max_peers;         /* without segment: as in struct ch_segment_attr */
 	uint64_t len;               /* without segment: bytes of the segment to make; default 16 MiB */
 	struct ch_segment *segment; /* where to put the pool; default: a new segment that belongs to the pool */
-	uint32_t flags;             /* without segment: CH_ANONYMOUS, as in struct ch_segment_attr */
+	uint32_t flags;             /* without segment: as in struct ch_segment_attr, but CH_GROUP */
 	uint32_t reserved;          /* 0 */
+	uint64_t max_len;           /* without segment: bytes that it may grow to when it is full; default: it does not grow */
 };
-#define CH_POOL_ATTR_INIT \
-	{ .size = sizeof(struct ch_pool_attr), .max_peers = 0, .len = 0, .segment = NULL, .flags = 0, .reserved = 0 }
+#define CH_POOL_ATTR_INIT                                                                                             \
+	{ .size = sizeof(struct ch_pool_attr), .max_peers = 0, .len = 0, .segment = NULL, .flags = 0, .reserved = 0, \
+	  .max_len = 0 }
 
 /*
  * ch_pool_create - make a pool and attach to it.
  *
  * attr      NULL for all defaults.
  *
- * Returns 0, or -EINVAL (a segment of under 64 KiB; len, max_peers or flags together with segment), -EEXIST (the segment has a
- * pool), -E2BIG, -ENOMEM, and with a segment of its own all codes of ch_segment_create.
+ * Returns 0, or -EINVAL (a segment of under 64 KiB; len, max_len, max_peers or flags together with segment; max_len
+ * under len), -EEXIST (the segment has a pool), -E2BIG, -ENOMEM, and with a segment of its own all codes of ch_segment_create.
  * Blocks: no.  Threads: safe.  Signals: unsafe.  Fork: as ch_segment_attach.
  */
 CH_API int ch_pool_create(const struct ch_pool_attr *attr, struct ch_pool **out_pool);
@@ -48,6 +53,14 @@ CH_API int ch_pool_create(const struct ch_pool_attr *attr, struct ch_pool **out_
  * Blocks: no.  Threads: safe.  Signals: unsafe.  Fork: as ch_segment_attach.
  */
 CH_API int ch_pool_attach(const struct ch_descr *descr, struct ch_pool **out_pool);
+
+/*
+ * ch_pool_attach_with - the same with the flags of ch_segment_attach_with. Read-only: ch_pool_get_stats, ch_pool_get_classes
+ * and ch_pool_each_block work; what changes something is -EPERM.
+ *
+ * Returns as ch_pool_attach and ch_segment_attach_with. Blocks, Threads, Signals, Fork: as ch_segment_attach.
+ */
+CH_API int ch_pool_attach_with(const struct ch_descr *descr, uint32_t flags, struct ch_pool **out_pool);
 
 /* ch_pool_detach - give the handle back; with the last one the process leaves the segment. NULL is a no-op. */
 CH_API void ch_pool_detach(struct ch_pool *pool);
@@ -87,13 +100,14 @@ CH_API ssize_t ch_pool_block_len(struct ch_pool *pool, const void *addr);
 
 /* struct ch_pool_stats - a picture of a moment; while others work it may be out by what they changed. */
 struct ch_pool_stats {
-	uint64_t len;       /* bytes that blocks can be made of */
+	uint64_t len;       /* bytes that blocks can be made of; a pool that grows: so far */
 	uint64_t used;      /* bytes in blocks that somebody owns, that lie in messages, or that hold channels */
 	uint64_t largest;   /* bytes of the largest block that could be allocated now */
 	uint64_t nr_used;   /* how many such blocks */
 	uint32_t nr_peers;  /* processes attached, the caller among them */
 	uint32_t nr_channels;
 	uint64_t peak;      /* most bytes that were made into blocks at one time, used and free */
+	uint64_t max_len;   /* bytes that len may grow to */
 };
 
 /* ch_pool_get_stats - look through the whole pool. Returns 0, -EINVAL, -ESTALE or -EPROTO. Blocks: no, but takes

@@ -384,13 +384,13 @@ Test(segment, unknown_flags_and_a_named_anonymous_one_are_invalid)
 	struct ch_segment_attr attr = CH_SEGMENT_ATTR_INIT;
 	struct ch_segment *seg = NULL;
 
-	attr.flags = 2;
+	attr.flags = UINT32_C(1) << 31;
 	cr_assert_eq(ch_segment_create(&attr, &seg), -EINVAL);
 	attr.flags = CH_ANONYMOUS;
 	attr.name = "test-anonymous";
 	cr_assert_eq(ch_segment_create(&attr, &seg), -EINVAL);
 	attr.flags = 0;
-	attr.reserved = 1;
+	attr.group = 1;
 	cr_assert_eq(ch_segment_create(&attr, &seg), -EINVAL);
 	cr_assert_null(seg);
 }
