@@ -27,6 +27,7 @@ dist_poolinclude_HEADERS = \
 	include/pool/map.hpp \
 	include/pool/options.hpp \
 	include/pool/pool.hpp \
+	include/pool/process.hpp \
 	include/pool/progress.hpp \
 	include/pool/queue.hpp \
 	include/pool/task.hpp \

@@ -5,16 +5,19 @@ lib_LTLIBRARIES += libpool.la
 libpool_la_SOURCES = \
 	libpool/board.h \
 	libpool/callback.cpp \
+	libpool/child.cpp \
 	libpool/core.cpp libpool/core.h \
 	libpool/cpus.cpp \
 	libpool/drain.cpp \
 	libpool/errors.cpp \
 	libpool/handles.cpp \
+	libpool/launch.cpp libpool/launch.h \
 	libpool/limits.cpp \
 	libpool/modules.cpp libpool/modules.h \
 	libpool/monitor.cpp \
 	libpool/peer.cpp libpool/peer.h \
 	libpool/pool.cpp \
+	libpool/process.cpp \
 	libpool/progress.cpp \
 	libpool/queue.cpp libpool/queue.h \
 	libpool/room.cpp \

@@ -13,6 +13,7 @@ check_PROGRAMS += \
 	tests/pool/life_test \
 	tests/pool/map_test \
 	tests/pool/option_test \
+	tests/pool/process_test \
 	tests/pool/queue_test \
 	tests/pool/wait_test
 endif
@@ -49,3 +50,6 @@ tests_pool_option_test_LDADD = $(POOL_TEST_LDADD)
 tests_pool_queue_test_SOURCES = tests/pool/queue_test.cpp
 tests_pool_queue_test_CPPFLAGS = $(POOL_TEST_CPPFLAGS)
 tests_pool_queue_test_LDADD = $(POOL_TEST_LDADD)
+tests_pool_process_test_SOURCES = tests/pool/process_test.cpp
+tests_pool_process_test_CPPFLAGS = $(POOL_TEST_CPPFLAGS)
+tests_pool_process_test_LDADD = $(POOL_TEST_LDADD)

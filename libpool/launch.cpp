@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+// launch.cpp - this side of starting processes: one spawner for all, made at the first use; a thread that learns of their
+// ends, and one that ends those whose time is over.
+#include "core.h"
+#include "launch.h"
+#include "peer.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <fcntl.h>
+#include <poll.h>
+#include <unordered_map>
+#include <unistd.h>
+
+namespace ch::detail {
+namespace {
+
+// Lives as long as the process: its threads sleep, and its children end with it.
+struct launcher {
+	std::mutex m;
+	std::condition_variable ended, limit;
+	pid_t owner = getpid();
+	ch_spawner *spawner = nullptr;
+	std::unordered_map<std::uint64_t, process_ref> running; // by cookie
+	std::uint64_t next_cookie = 1;
+
+	launcher()
+	{
+		const auto frozen = freeze_modules();
+
+		check(ch_spawner_create(&spawner));
+	}
+	void watch() noexcept;
+	void keep_time() noexcept;
+};
+
+launcher &the_launcher()
+{
+	static std::mutex m;
+	static launcher *it = nullptr;
+	const std::lock_guard<std::mutex> l(m);
+
+	if (!it || it->owner != getpid()) { // a forked process has the parent's, and cannot use it
+		it = new launcher;
+		quiet_thread([p = it] { p->watch(); }).detach();
+		quiet_thread([p = it] { p->keep_time(); }).detach();
+	}
+	return *it;
+}
+
+void launcher::watch() noexcept
+{
+	ch_exit e;
+
+	while (ch_spawner_wait(spawner, CH_FOREVER, &e) == 0) {
+		std::unique_lock<std::mutex> l(m);
+		const auto it = running.find(e.cookie);
+
+		if (it == running.end())
+			continue;
+		const process_ref s = it->second;
+		running.erase(it);
+		s->status = e.status;
+		s->is_over = true;
+		ended.notify_all();
+		l.unlock();
+		if (s->on_exit)
+			s->on_exit();
+	}
+	// The spawner was killed, and its children with it.
+	const std::lock_guard<std::mutex> l(m);
+	for (auto &[cookie, s] : running) {
+		s->status = SIGKILL;
+		s->is_over = true;
+	}
+	running.clear();
+	ended.notify_all();
+}
+
+void launcher::keep_time() noexcept
+{
+	std::unique_lock<std::mutex> l(m);
+
+	for (;;) {
+		const std::uint64_t now = now_ns();
+		std::uint64_t next = 0;
+
+		for (auto &[cookie, s] : running) {
+			if (!s->limit_ns || s->is_timed_out)
+				continue;
+			if (s->limit_ns <= now) {
+				s->is_timed_out = signal_peer(s->peer, SIGKILL) == 0;
+				continue;
+			}
+			next = next ? std::min(next, s->limit_ns) : s->limit_ns;
+		}
+		if (next)
+			limit.wait_until(l, std::chrono::steady_clock::time_point(nanoseconds(next)));
+		else
+			limit.wait(l);
+	}
+}
+
+class fd_pair {
+public:
+	fd_pair()
+	{
+		if (pipe2(fds_, O_CLOEXEC) < 0)
+			throw error(errno, "process: pipe");
+	}
+	~fd_pair()
+	{
+		for (int which = 0; which < 2; which++)
+			reset(which);
+	}
+	fd_pair(const fd_pair &) = delete;
+	fd_pair &operator=(const fd_pair &) = delete;
+	int operator[](int which) const noexcept { return fds_[which]; }
+	int take(int which) noexcept { return std::exchange(fds_[which], -1); }
+	void reset(int which) noexcept
+	{
+		if (fds_[which] >= 0)
+			::close(std::exchange(fds_[which], -1));
+	}
+
+private:
+	int fds_[2];
+};
+
+// The child's next report. False: end of file, or it ended.
+bool read_report(int fd, int pidfd, launch_report &r)
+{
+	pollfd fds[2] = {{fd, POLLIN, 0}, {pidfd, POLLIN, 0}};
+
+	for (;;) {
+		if (poll(fds, pidfd >= 0 ? 2 : 1, -1) < 0 && errno != EINTR)
+			throw error(errno, "process: poll");
+		if (fds[0].revents & (POLLIN | POLLHUP))
+			return read(fd, &r, sizeof(r)) == sizeof(r);
+		if (pidfd >= 0 && fds[1].revents)
+			return false;
+	}
+}
+
+launch_request request_of(const process_options &o, const process_call &c)
+{
+	launch_request rq;
+
+	rq.creator = getpid();
+	rq.program = o.program;
+	rq.directory = o.directory;
+	rq.arguments = o.arguments;
+	rq.is_detached = o.detached;
+	rq.has_environment = o.environment.has_value() || !o.add_environment.empty();
+	rq.call = c;
+	for (std::uint32_t i = 0; i < count_modules(); i++)
+		rq.modules.push_back(known_module(i));
+	if (o.environment)
+		rq.environment = *o.environment;
+	else if (rq.has_environment)
+		for (char **e = environ; *e; e++)
+			rq.environment.emplace_back(*e);
+	for (const std::string &s : o.add_environment) {
+		const std::string name = s.substr(0, s.find('=') + 1);
+
+		std::erase_if(rq.environment, [&](const std::string &e) { return e.starts_with(name); });
+		rq.environment.push_back(s);
+	}
+	return rq;
+}
+
+[[noreturn]] void fail(const launch_report &r)
+{
+	throw error(r.err, (std::string("process: ") + r.where).c_str());
+}
+
+// Waits until the child is set up, and a program runs.
+void hear(fd_pair &pipe, process_state &s)
+{
+	const int pidfd = pidfd_of(s.peer);
+	launch_report r{};
+	bool is_there;
+
+	try {
+		is_there = read_report(pipe[0], s.is_detached ? -1 : pidfd, r);
+		pipe.reset(1); // from here on the child alone can write
+		if (is_there && r.err == 0) {
+			launch_report later{};
+
+			s.pid = r.pid;
+			if (read_report(pipe[0], -1, later))
+				r = later;
+		}
+	} catch (...) {
+		::close(pidfd);
+		throw;
+	}
+	if (pidfd >= 0)
+		::close(pidfd);
+	if (is_there && r.err)
+		fail(r);
+	if (!is_there)
+		throw error(ECHILD, "process: it ended before it was set up (is /proc there?)");
+}
+
+} // namespace
+
+process_state::~process_state()
+{
+	for (const int fd : fds)
+		if (fd >= 0)
+			::close(fd);
+}
+
+process_ref launch(const process_options &o, const process_call &c, std::function<void()> on_exit)
+{
+	if (o.program.empty() == !c.name)
+		throw error(EINVAL, "process: a program, or a function");
+	launcher &l = the_launcher();
+	launch_request rq = request_of(o, c);
+	fd_pair report, pipes[3];
+	auto s = std::make_shared<process_state>();
+	const stdio *streams[] = {&o.in, &o.out, &o.err};
+
+	rq.report = report[1];
+	for (int i = 0; i < 3; i++) {
+		rq.streams[i] = *streams[i];
+		if (streams[i]->what() == stdio::kind::pipe)
+			process_state::set_fd(rq.streams[i], pipes[i][i ? 1 : 0]);
+	}
+	const std::vector<std::byte> arg = archive::to_bytes(rq);
+	s->on_exit = std::move(on_exit);
+	s->is_detached = o.detached;
+	std::unique_lock<std::mutex> lock(l.m);
+	const std::uint64_t cookie = l.next_cookie++;
+	check(ch_spawner_spawn(l.spawner, launch_child, arg.data(), arg.size(), cookie, &s->peer));
+	s->pid = ch_peer_pid(s->peer);
+	s->limit_ns = o.walltime.count() > 0 ? now_ns() + static_cast<std::uint64_t>(o.walltime.count()) : 0;
+	if (!o.detached)
+		l.running.emplace(cookie, s);
+	if (s->limit_ns)
+		l.limit.notify_one();
+	lock.unlock();
+	try {
+		hear(report, *s);
+	} catch (...) {
+		const std::lock_guard<std::mutex> again(l.m);
+		s->on_exit = nullptr;
+		throw;
+	}
+	for (int i = 0; i < 3; i++)
+		if (streams[i]->what() == stdio::kind::pipe)
+			s->fds[i] = pipes[i].take(i ? 0 : 1);
+	return s;
+}
+
+bool wait_process(const process_ref &s, std::int64_t timeout_ns)
+{
+	launcher &l = the_launcher();
+	std::unique_lock<std::mutex> lock(l.m);
+	const deadline until(timeout_ns);
+
+	while (!s->is_over && !until.is_over())
+		until.sleep(l.ended, lock);
+	return s->is_over;
+}
+
+bool is_over(const process_ref &s)
+{
+	const std::lock_guard<std::mutex> l(the_launcher().m);
+
+	return s->is_over;
+}
+
+} // namespace ch::detail

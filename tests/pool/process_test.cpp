@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+// process_test.cpp - single processes and groups of them.
+#include "pool_support.hpp"
+#include <csignal>
+#include <fcntl.h>
+#include <fstream>
+#include <pool/process.hpp>
+#include <sstream>
+#include <sys/wait.h>
+#include <unistd.h>
+
+TestSuite(process, .timeout = WATCHDOG_S);
+
+using namespace std::chrono_literals;
+
+static std::string all_of(int fd)
+{
+	std::string s;
+	char buf[4096];
+	ssize_t n;
+
+	while ((n = read(fd, buf, sizeof(buf))) > 0)
+		s.append(buf, static_cast<std::size_t>(n));
+	return s;
+}
+
+static ch::process_options shell(const std::string &script)
+{
+	return {.program = "sh", .arguments = {"-c", script}};
+}
+
+class temporary {
+public:
+	temporary()
+	{
+		char name[] = "/tmp/process_test.XXXXXX";
+
+		cr_assert(mkdtemp(name));
+		path = name;
+	}
+	~temporary()
+	{
+		unlink((path + "/out").c_str());
+		rmdir(path.c_str());
+	}
+	std::string path;
+};
+
+Test(process, a_program_runs_with_its_arguments_and_tells_how_it_ended)
+{
+	ch::process p({.program = "sh", .arguments = {"-c", "test \"$1\" = 'a b' && exit 7", "sh", "a b"}});
+	const ch::exit_status s = p.wait();
+
+	cr_assert_eq(s.exit_code(), 7);
+	cr_assert_eq(s.signal(), 0);
+	cr_assert_not(s.is_success());
+	cr_assert_not(p.is_running());
+	cr_assert_not(p.kill());
+}
+
+Test(process, what_cannot_be_started_is_an_error_that_says_what)
+{
+	cr_assert_eq(error_of([] { ch::process p({.program = "/no/such/program"}); }), ENOENT);
+	cr_assert_eq(error_of([] { ch::process p({.program = "/dev/null"}); }), EACCES);
+	cr_assert_eq(error_of([] { ch::process p({.program = "true", .directory = "/no/such/place"}); }), ENOENT);
+	cr_assert_eq(error_of([] { ch::process p({.program = "true", .in = ch::stdio::file("/no/such/file")}); }), ENOENT);
+	cr_assert_eq(error_of([] { ch::process p(ch::process_options{}); }), EINVAL);
+	try {
+		ch::process p({.program = "/no/such/program"});
+	} catch (const ch::error &e) {
+		cr_assert(std::string(e.what()).find("/no/such/program") != std::string::npos, "%s", e.what());
+	}
+}
+
+Test(process, standard_streams_go_through_pipes)
+{
+	ch::process p({.program = "sh", .arguments = {"-c", "tr a-z A-Z; echo wrong >&2"}, .in = ch::stdio::pipe(),
+		       .out = ch::stdio::pipe(), .err = ch::stdio::pipe()});
+
+	cr_assert_eq(write(p.in(), "hello", 5), 5);
+	p.close_in();
+	cr_assert_eq(all_of(p.out()), "HELLO");
+	cr_assert_eq(all_of(p.err()), "wrong\n");
+	cr_assert(p.wait().is_success());
+}
+
+Test(process, standard_streams_go_to_files_and_nowhere)
+{
+	const temporary dir;
+	const std::string out = dir.path + "/out";
+	const auto text = [&] {
+		std::ostringstream s;
+		s << std::ifstream(out).rdbuf();
+		return s.str();
+	};
+	ch::process_options o = shell("cat; echo one");
+
+	o.in = ch::stdio::null();
+	o.out = ch::stdio::file(out);
+	cr_assert(ch::process(o).wait().is_success());
+	cr_assert_eq(text(), "one\n");
+	o.out = ch::stdio::append(out);
+	cr_assert(ch::process(o).wait().is_success());
+	cr_assert_eq(text(), "one\none\n");
+	o = {.program = "cat", .in = ch::stdio::file(out), .out = ch::stdio::pipe()};
+	ch::process p(o);
+	cr_assert_eq(all_of(p.out()), "one\none\n");
+}
+
+Test(process, environment_and_directory_are_those_that_were_asked_for)
+{
+	setenv("PROCESS_TEST", "before", 1);
+	ch::process first({.program = "true"}); // the spawner is there
+	setenv("PROCESS_TEST", "after", 1);
+	ch::process_options o = shell("echo $PROCESS_TEST $MORE $(pwd)");
+
+	o.directory = "/usr";
+	o.out = ch::stdio::pipe();
+	o.add_environment = {"MORE=more"};
+	ch::process p(o);
+	cr_assert_eq(all_of(p.out()), "after more /usr\n");
+	o.environment = {{"PATH=/usr/bin:/bin"}};
+	ch::process q(o);
+	cr_assert_eq(all_of(q.out()), "more /usr\n");
+}
+
+Test(process, a_function_runs_in_a_process_of_its_own)
+{
+	shared_numbers *s = share_numbers();
+	const std::vector<int> v(3000, 1);
+	ch::process p({}, [s](const std::vector<int> &x, const std::string &t) {
+		s->n[0] = getpid();
+		return static_cast<int>(x.size() / 100 + t.size());
+	}, v, "four");
+
+	cr_assert_eq(p.wait().exit_code(), 34);
+	cr_assert_eq(s->n[0].load(), p.pid());
+	cr_assert_eq(ch::process({}, [] {}).wait().exit_code(), 0);
+	ch::process thrower({.err = ch::stdio::pipe()}, [] { throw std::runtime_error("bad luck"); });
+	cr_assert(all_of(thrower.err()).find("std::runtime_error: bad luck") != std::string::npos);
+	cr_assert_eq(thrower.wait().exit_code(), 1);
+}
+
+Test(process, signals_reach_it_and_its_death_is_told)
+{
+	ch::process p(shell("trap 'exit 9' TERM; while :; do sleep 0.01; done"));
+	ch::process q({.program = "sleep", .arguments = {"1000"}});
+
+	cr_assert(p.is_running());
+	cr_assert_not(q.wait_for(1ms));
+	cr_assert(q.signal(SIGINT));
+	cr_assert_eq(q.wait().signal(), SIGINT);
+	AWAIT(p.signal(SIGTERM) == false || p.wait_for(20ms));
+	cr_assert(p.wait().exit_code() == 9 || p.wait().signal() == SIGTERM);
+	ch::process r(shell("trap '' TERM; sleep 1000"));
+	cr_assert_neq(r.terminate(50ms).signal(), 0);
+}
+
+Test(process, a_walltime_that_is_over_kills)
+{
+	ch::process p({.program = "sleep", .arguments = {"1000"}, .walltime = 20ms});
+	ch::process q({.program = "sleep", .arguments = {"0"}, .walltime = 1000s});
+
+	cr_assert(p.wait().is_timed_out);
+	cr_assert_eq(p.wait().signal(), SIGKILL);
+	cr_assert_not(q.wait().is_timed_out);
+}
+
+Test(process, the_application_sees_no_sigchld_and_no_child)
+{
+	static volatile sig_atomic_t nr;
+	struct sigaction sa {};
+
+	nr = 0;
+	sa.sa_handler = [](int) { nr = nr + 1; };
+	sigaction(SIGCHLD, &sa, nullptr);
+	ch::process warm({.program = "true"});
+	const auto before = nr; // of the go-between that makes the spawner
+	for (int i = 0; i < 5; i++)
+		cr_assert(ch::process({.program = "true"}).wait().is_success());
+	cr_assert_eq(nr, before);
+	cr_assert_eq(waitpid(-1, nullptr, WNOHANG), -1);
+	cr_assert_eq(errno, ECHILD);
+}
+
+Test(process, destroying_it_kills_it_and_its_starters_death_too)
+{
+	shared_numbers *s = share_numbers();
+	pid_t pid;
+	{
+		ch::process p({.program = "sleep", .arguments = {"1000"}});
+		pid = p.pid();
+	}
+	cr_assert(is_gone(pid));
+	const pid_t starter = fork();
+	if (starter == 0) {
+		ch::process p({.program = "sleep", .arguments = {"1000"}});
+		s->n[0] = p.pid();
+		pause();
+	}
+	AWAIT(s->n[0] != 0);
+	cr_assert_eq(child_kill(starter), -SIGKILL);
+	AWAIT(is_gone(static_cast<pid_t>(s->n[0])));
+}
+
+Test(process, a_detached_one_lives_on)
+{
+	shared_numbers *s = share_numbers();
+	const pid_t starter = fork();
+
+	if (starter == 0) {
+		ch::process p({.program = "sleep", .arguments = {"1000"}, .detached = true});
+		s->n[0] = p.pid();
+		pause();
+	}
+	AWAIT(s->n[0] != 0);
+	const auto pid = static_cast<pid_t>(s->n[0]);
+	cr_assert_eq(child_kill(starter), -SIGKILL);
+	usleep(100000); // time for what must not happen
+	cr_assert_eq(kill(pid, 0), 0);
+	cr_assert_eq(kill(pid, SIGKILL), 0);
+	AWAIT(is_gone(pid));
+}
+
+Test(process, a_group_restarts_what_fails_as_often_as_it_may)
+{
+	shared_numbers *s = share_numbers();
+	ch::process_group g({.max_restarts = 4, .backoff = 1ms});
+
+	g.add({}, [s] { return s->n[0]++ < 2 ? 1 : 0; });
+	g.add({}, [s] { return s->n[1]++ < 100 ? 1 : 0; });
+	g.add({}, [] { return 0; });
+	cr_assert(g.join(60s));
+	cr_assert_eq(s->n[0].load(), 3);
+	cr_assert_eq(s->n[1].load(), 5);
+	cr_assert_eq(g.nr_restarts(), 6u);
+	cr_assert(g.last_exit(0)->is_success());
+	cr_assert_eq(g.last_exit(1)->exit_code(), 1);
+	cr_assert_eq(g.size(), 3u);
+	cr_assert_eq(g.nr_running(), 0u);
+}
+
+Test(process, a_member_that_is_killed_is_replaced_and_all_end_with_the_group)
+{
+	std::vector<pid_t> pids;
+	{
+		ch::process_group g({.restart = ch::restart::always, .max_restarts = 1000, .backoff = 1ms});
+
+		for (int i = 0; i < 3; i++)
+			g.add({.program = "sleep", .arguments = {"1000"}});
+		const pid_t first = g.pid(1);
+		kill(first, SIGKILL);
+		AWAIT(g.nr_restarts() == 1 && g.pid(1) && g.pid(1) != first);
+		for (std::size_t i = 0; i < 3; i++)
+			pids.push_back(g.pid(i));
+		cr_assert_eq(g.nr_running(), 3u);
+		cr_assert_eq(g.last_exit(1)->signal(), SIGKILL);
+		g.terminate(1s);
+		cr_assert_eq(g.last_exit(0)->signal(), SIGTERM);
+	}
+	for (const pid_t pid : pids)
+		cr_assert(is_gone(pid));
+}
