@@ -6,6 +6,7 @@
 #include <fstream>
 #include <pool/process.hpp>
 #include <sstream>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,10 +34,8 @@ class temporary {
 public:
 	temporary()
 	{
-		char name[] = "/tmp/process_test.XXXXXX";
-
-		cr_assert(mkdtemp(name));
-		path = name;
+		path = "/tmp/process_test." + std::to_string(getpid());
+		cr_assert_eq(mkdir(path.c_str(), 0700), 0);
 	}
 	~temporary()
 	{
