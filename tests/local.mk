@@ -191,7 +191,7 @@ STRESS = \
 	tests/stress/handle_stress \
 	tests/stress/pollset_stress \
 	tests/stress/pool_stress \
-	tests/stress/stream_stress
+	tests/stress/stream_stress \
 	tests/stress/sync_stress
 check_PROGRAMS += $(STRESS)
 tests_stress_channel_stress_SOURCES = tests/stress/channel_stress.cpp tests/stress/stress.h tests/support/support.h
@@ -206,6 +206,11 @@ tests_stress_stream_stress_SOURCES = tests/stress/stream_stress.cpp tests/stress
 tests_stress_stream_stress_LDADD   = libchannels.la
 tests_stress_sync_stress_SOURCES = tests/stress/stress.h tests/stress/sync_stress.cpp tests/support/support.h
 tests_stress_sync_stress_LDADD   = libchannels.la
+
+check_PROGRAMS += tests/crash/sync_torture
+tests_crash_sync_torture_SOURCES  = tests/crash/sync_torture.cpp tests/support/support.h
+tests_crash_sync_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
+tests_crash_sync_torture_LDADD    = libchannels_internal.la
 
 check_PROGRAMS += tests/crash/torture
 tests_crash_torture_SOURCES = \
