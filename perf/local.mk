@@ -2,7 +2,7 @@
 # Benchmarks: every perf/*_bench is a Google Benchmark program over the public API. `make perf` runs them.
 BENCHES =
 if HAVE_BENCHMARK
-BENCHES += perf/channel_bench perf/ddict_bench perf/pool_bench perf/pollset_bench
+BENCHES += perf/channel_bench perf/ddict_bench perf/pool_bench perf/pollset_bench perf/stream_bench
 endif
 noinst_PROGRAMS += $(BENCHES)
 
@@ -24,6 +24,10 @@ perf_ddict_bench_LDADD    = libddict.la libchannels.la $(BENCHMARK_LIBS)
 perf_pollset_bench_SOURCES  = $(BENCH_HARNESS) perf/loops.cpp perf/loops.h perf/pollset_bench.cpp
 perf_pollset_bench_CPPFLAGS = $(BENCH_CPPFLAGS)
 perf_pollset_bench_LDADD    = libchannels.la $(BENCHMARK_LIBS)
+perf_stream_bench_SOURCES  = $(BENCH_HARNESS) \
+	perf/baseline.cpp perf/baseline.h perf/loops.cpp perf/loops.h perf/stream_bench.cpp
+perf_stream_bench_CPPFLAGS = $(BENCH_CPPFLAGS)
+perf_stream_bench_LDADD    = libchannels.la $(BENCHMARK_LIBS)
 EXTRA_DIST += perf/README.md perf/pool_peers.py
 
 .PHONY: perf
