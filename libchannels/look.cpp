@@ -26,7 +26,9 @@ namespace ch::core {
 		t[k] = *static_cast<const volatile u8 *>(from + k);
 }
 
-// Copies what slot s holds now. 0, -ENOBUFS, or -EPROTO; either may be because it changed.
+static constexpr int CHANGED = INT_MIN;
+
+// Copies what slot s holds now. 0, -ENOBUFS, -EPROTO or CHANGED; each may be because it changed.
 static int copy_message(const ch_channel *ch, const lane &l, const slot &s, u64 t, incoming &in) noexcept
 {
 	block_ref ref{};
@@ -47,14 +49,12 @@ static int copy_message(const ch_channel *ch, const lane &l, const slot &s, u64 
 	}
 	if (in.is_block) {
 		if (!block_look(ch->pool->map, ref, b) || in.len > b.len)
-			return -EPROTO;
+			return l.is_spsc ? CHANGED : -EPROTO; // the receiver takes the block over before it delivers
 		d = b.addr;
 	}
 	copy_racing(in.buf, d, in.len);
 	return 0;
 }
-
-static constexpr int CHANGED = INT_MIN;
 
 // Looks at ticket t, while word is as it was: the word whose change begins a receive.
 static int peek_ticket(const ch_channel *ch, const lane &l, u64 t, shared<u64> &word, u64 is, incoming &in) noexcept

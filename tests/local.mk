@@ -193,6 +193,7 @@ STRESS = \
 	tests/stress/pool_stress \
 	tests/stress/stream_stress \
 	tests/stress/sync_stress
+	tests/stress/ways_stress
 check_PROGRAMS += $(STRESS)
 tests_stress_channel_stress_SOURCES = tests/stress/channel_stress.cpp tests/stress/stress.h tests/support/support.h
 tests_stress_channel_stress_LDADD   = libchannels.la
@@ -211,6 +212,8 @@ check_PROGRAMS += tests/crash/sync_torture
 tests_crash_sync_torture_SOURCES  = tests/crash/sync_torture.cpp tests/support/support.h
 tests_crash_sync_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
 tests_crash_sync_torture_LDADD    = libchannels_internal.la
+tests_stress_ways_stress_SOURCES = tests/stress/ways_stress.cpp tests/stress/stress.h tests/support/support.h
+tests_stress_ways_stress_LDADD   = libchannels.la
 
 check_PROGRAMS += tests/crash/torture
 tests_crash_torture_SOURCES = \

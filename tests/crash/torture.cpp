@@ -106,7 +106,8 @@ void print(const plan &p, const result &r)
 	       "messages=%llu received=%llu | lost=%llu duplicated=%llu ghosts=%llu reordered=%llu corrupt=%llu "
 	       "errors=%llu timeouts=%llu leaked=%d hung=%d broken=%d | late=%llu ambiguous=%llu unseen=%llu "
 	       "unacknowledged=%llu longest call %.1f ms: %s\n",
-	       (unsigned long long)p.seed, kind_names[static_cast<int>(p.what)], p.capacity, p.crew[0], p.crew[1], p.crew[2], p.crew[3], p.resident, r.seconds,
+	       (unsigned long long)p.seed, kind_names[static_cast<int>(p.what)], p.capacity, p.crew[0],
+	       p.crew[1], p.crew[2], p.crew[3], p.resident, r.seconds,
 	       (unsigned long long)r.kills, (unsigned long long)r.kills_at_points, (unsigned long long)r.in_hand,
 	       (unsigned long long)v.committed, (unsigned long long)r.received, (unsigned long long)r.lost,
 	       (unsigned long long)v.duplicated, (unsigned long long)v.ghosts, (unsigned long long)r.reordered,
