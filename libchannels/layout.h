@@ -346,11 +346,19 @@ struct stream_lane {
 };
 static_assert(sizeof(stream_lane) == 128, "shared layout: bump LAYOUT_VERSION");
 
+// A chunk that its writer shows, and does not give away: its share (share.cpp), and where in the pool it begins.
+inline constexpr u64 IN_VIEW = u64{1} << 62;
+struct view_ref {
+	u64 index;
+	u64 tag;
+	u64 at;
+};
+
 struct alignas(LINE) stream_slot {
 	shared<u64> seq;
-	shared<u64> what; // length, IN_BLOCK
+	shared<u64> what; // length, IN_BLOCK, IN_VIEW
 	u64 arg;
-	u8 data[64]; // or struct block_ref
+	u8 data[64]; // or block_ref with IN_BLOCK, view_ref with IN_VIEW
 	u8 pad[40];
 };
 static_assert(sizeof(stream_slot) == 128, "shared layout: bump LAYOUT_VERSION");

@@ -60,6 +60,8 @@ struct ch_stream : ch::core::stream_object {
 	// What the writer gathers or the reader has read in part: in a block of ours, or (no address) in small.
 	ch::core::block_place in{};
 	ch::core::u64 len = 0, at = 0, arg = 0; // at: how much of it was read
+	ch_view *view = nullptr;                // or in what the writer shows, from shown on
+	const ch::core::u8 *shown = nullptr;
 	ch::core::u64 usual = 0;                // length of the last chunk that was gathered
 	unsigned char small[sizeof(ch_message::small_)];
 };

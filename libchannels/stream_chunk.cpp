@@ -7,18 +7,21 @@
 #include "stream.h"
 #include "crash.h"
 #include "ring.h"
+#include <channels/block.h>
 
 namespace ch::core {
 
 static constexpr u64 SMALL = sizeof(ch_stream::small);
 static constexpr u64 FIRST_BLOCK = 512;
+static constexpr u64 OF_VIEW = 4;         // in a message's priv[1], beside the address of its struct ch_view
 static constexpr i64 SLICE_NS = 10000000; // how often a writer that waits for memory looks whether it is still wanted
 
-// What goes into a lane: len bytes at small, or the block.
+// What goes into a lane: the block, or the view, or len bytes at small.
 struct parcel {
 	const block_place *b;
 	const void *small;
 	u64 len, arg;
+	const view_ref *view = nullptr;
 };
 
 // ---- the lane
@@ -37,10 +40,10 @@ bool stream_has_room(const ch_stream *s) noexcept
 
 static void fill(const ch_stream *s, stream_slot &slot, const parcel &p) noexcept
 {
-	slot.what.store(p.b ? p.len | IN_BLOCK : p.len, relaxed); // published by seq
+	slot.what.store(p.len | (p.b ? IN_BLOCK : p.view ? IN_VIEW : 0), relaxed); // published by seq
 	slot.arg = p.arg;
 	if (!p.b) {
-		std::memcpy(slot.data, p.small, p.len);
+		std::memcpy(slot.data, p.view ? p.view : p.small, p.view ? sizeof(*p.view) : p.len);
 		return;
 	}
 	const block_ref ref{p.b->index, block_tag(p.b->word->load(relaxed))}; // ours
@@ -79,10 +82,28 @@ static int put(ch_stream *s, const parcel &p, i64 timeout_ns) noexcept
 		[s] { return stream_has_room(s) || stream_stop(s) != 0; });
 }
 
+// Holds the bytes that a writer shows: it keeps its own view until we do.
+static int attach_view(ch_stream *s, const view_ref &ref, u64 len) noexcept
+{
+	ch_descr d;
+
+	descr_seal(segment_descr(s->pool->seg, CH_DESCR_VIEW, ref.index, ref.tag), &d);
+	const int rc = ch_view_attach(&d, &s->view);
+	if (rc < 0)
+		return rc != -ESTALE ? rc : stream_verdict(s) == -EOWNERDEAD ? -EOWNERDEAD : rc;
+	s->shown = static_cast<const u8 *>(ch_view_addr(s->view));
+	const u64 at = static_cast<u64>(s->shown - s->pool->map.data), whole = ch_view_len(s->view);
+	if (ref.at < at || ref.at - at > whole || len > whole - (ref.at - at))
+		return -EPROTO;
+	s->shown += ref.at - at;
+	return 0;
+}
+
 // Takes what the slot of the next chunk holds; a hostile writer may still change it.
 static int take_slot(ch_stream *s, stream_lane &lane, const stream_slot &slot) noexcept
 {
-	const u64 what = slot.what.load(relaxed), len = what & ~IN_BLOCK; // published by seq
+	const u64 what = slot.what.load(relaxed), len = what & ~(IN_BLOCK | IN_VIEW); // published by seq
+	view_ref view;
 	block_ref ref;
 	int rc = 0;
 
@@ -93,6 +114,9 @@ static int take_slot(ch_stream *s, stream_lane &lane, const stream_slot &slot) n
 			rc = -EPROTO;
 		else if (len > s->in.len) // the block is ours now; who sent it lied
 			rc = -EPROTO;
+	} else if (what & IN_VIEW) {
+		std::memcpy(&view, slot.data, sizeof(view));
+		rc = attach_view(s, view, len);
 	} else if (len <= SMALL) {
 		std::memcpy(s->small, slot.data, len);
 	} else {
@@ -157,7 +181,9 @@ void stream_drop(ch_stream *s) noexcept
 {
 	if (s->in.addr)
 		pool_free(s->pool, s->in);
+	ch_view_detach(s->view);
 	s->in = {};
+	s->view = nullptr;
 	s->len = s->at = 0;
 	s->is_held = false;
 }
@@ -283,7 +309,7 @@ static void clear(ch_message *msg) noexcept
 {
 	msg->data = nullptr;
 	msg->len = 0;
-	msg->priv[0] = 0;
+	msg->priv[0] = msg->priv[1] = 0;
 }
 
 // A block of ours becomes a chunk, or (part of) a collected conversation.
@@ -315,7 +341,8 @@ static int commit(ch_stream *s, const ch_message *msg, u64 arg, const time_left 
 	int rc;
 
 	if (msg->priv[1] != 0)
-		return fail(-EINVAL, "stream: the message is to be acknowledged in its channel: release it there");
+		return fail(-EINVAL,
+			    "stream: the message is shared, or its channel's until it is released: it can't move on");
 	if (msg->priv[0] != 0) {
 		if (!own_block(s, msg, b) || b.addr != msg->data)
 			return fail(-EINVAL,
@@ -425,6 +452,34 @@ int ch_stream_send_block(struct ch_stream *stream, void *addr, size_t len, uint6
 	return stream_tell(stream, send_owned(stream, b, len, arg, time_left(timeout_ns)));
 }
 
+int ch_stream_send_view(struct ch_stream *stream, struct ch_view *view, uint64_t arg, int64_t timeout_ns)
+{
+	const time_left t(timeout_ns);
+	ch_descr sealed;
+	descr d;
+	int rc = not_a(stream, false, view);
+
+	if (rc == 0)
+		rc = ch_view_get_descr(view, &sealed);
+	if (rc == 0)
+		rc = descr_open(&sealed, d);
+	if (rc < 0)
+		return rc;
+	const u8 *at = static_cast<const u8 *>(ch_view_addr(view));
+	const ch_segment *seg = stream->pool->seg;
+	if (!at || d.segment != seg->id || d.birth != seg->birth)
+		return fail(-EINVAL, "stream: the view is of another pool, or not this process's");
+	if (stream->is_collected) {
+		const ssize_t n = write_bytes(stream, at, ch_view_len(view), arg, t);
+		return n < 0 ? stream_tell(stream, static_cast<int>(n)) : 0;
+	}
+	const view_ref ref{d.offset, d.generation, static_cast<u64>(at - stream->pool->map.data)};
+	rc = flush(stream, t);
+	if (rc == 0)
+		rc = t.timed(put(stream, {nullptr, nullptr, ch_view_len(view), arg, &ref}, t.rest()));
+	return stream_tell(stream, rc);
+}
+
 int ch_stream_drain(struct ch_stream *stream, int64_t timeout_ns)
 {
 	const time_left t(timeout_ns);
@@ -458,7 +513,7 @@ ssize_t ch_stream_read(struct ch_stream *stream, void *buf, size_t cap, int64_t 
 		if (rc != 0 || (out_arg && done > 0 && s->len > 0 && s->arg != arg))
 			break;
 		const u64 left = s->len - s->at, n = left < cap - done ? left : cap - done;
-		std::memcpy(static_cast<u8 *>(buf) + done, bytes_of(s) + s->at, n);
+		std::memcpy(static_cast<u8 *>(buf) + done, (s->view ? s->shown : bytes_of(s)) + s->at, n);
 		arg = s->arg;
 		done += n;
 		s->at += n;
@@ -482,11 +537,16 @@ int ch_stream_take(struct ch_stream *stream, int64_t timeout_ns, struct ch_messa
 	if (rc != 0)
 		return rc == STREAM_END ? 0 : stream_tell(s, rc);
 	fill_message(out_msg, s->in.addr ? &s->in : nullptr, s->at, s->len - s->at, s->arg);
-	if (!s->in.addr)
+	if (s->view) {
+		out_msg->data = const_cast<u8 *>(s->shown) + s->at;
+		out_msg->priv[1] = reinterpret_cast<uintptr_t>(s->view) | OF_VIEW;
+	} else if (!s->in.addr) {
 		std::memcpy(out_msg->small_, s->small + s->at, s->len - s->at);
+	}
 	if (out_arg)
 		*out_arg = s->arg;
 	s->in = {}; // it is the caller's
+	s->view = nullptr;
 	s->is_held = false;
 	return 1;
 }
@@ -495,7 +555,11 @@ void ch_stream_release(struct ch_stream *stream, struct ch_message *msg)
 {
 	block_place b;
 
-	if (!stream || !msg || !msg->data || msg->priv[1] != 0) // of a channel that waits for its release there
+	if (!stream || !msg || !msg->data)
+		return;
+	if (msg->priv[1] & OF_VIEW)
+		ch_view_detach(reinterpret_cast<ch_view *>(msg->priv[1] & ~OF_VIEW));
+	else if (msg->priv[1] != 0) // of a channel that waits for its release there
 		return;
 	if (msg->priv[0] != 0 && own_block(stream, msg, b))
 		pool_free(stream->pool, b);

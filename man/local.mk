@@ -231,6 +231,7 @@ dist_man3_MANS = \
 	man/man3/ch_stream_read.3 \
 	man/man3/ch_stream_release.3 \
 	man/man3/ch_stream_send_block.3 \
+	man/man3/ch_stream_send_view.3 \
 	man/man3/ch_stream_take.3 \
 	man/man3/ch_stream_write.3 \
 	man/man3/ch_version.3 \

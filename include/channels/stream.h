@@ -17,6 +17,7 @@
 extern "C" {
 #endif
 
+struct ch_view;        /* block.h */
 struct ch_stream_port; /* process-local handle; opaque */
 struct ch_stream;      /* process-local handle on one end of a conversation; opaque */
 
@@ -185,6 +186,19 @@ CH_API void ch_stream_abort(struct ch_stream *stream, struct ch_message *msg);
  */
 CH_API int ch_stream_send_block(struct ch_stream *stream, void *addr, size_t len, uint64_t arg, int64_t timeout_ns);
 
+/*
+ * ch_stream_send_view - send the bytes of a view (ch_view_create) as one chunk, without a copy and without giving them
+ * away: writer and reader read the same memory.
+ *
+ * The view stays the caller's, who keeps it until the reader has taken the chunk (ch_stream_drain). If nobody holds the
+ * bytes any more when the reader comes to them it gets -EOWNERDEAD if the writer died, and -ESTALE otherwise. A buffered
+ * conversation copies them.
+ *
+ * Returns 0, or -EAGAIN, -ETIMEDOUT; -EINVAL also if the view is of another pool.
+ * Blocks: up to timeout_ns for room.
+ */
+CH_API int ch_stream_send_view(struct ch_stream *stream, struct ch_view *view, uint64_t arg, int64_t timeout_ns);
+
 /* ch_stream_drain - flush, and wait until the reader has taken every chunk. Returns 0, or -EAGAIN (not yet, with CH_TRY),
  * -ETIMEDOUT; -EINVAL in a buffered conversation. Blocks: up to timeout_ns. */
 CH_API int ch_stream_drain(struct ch_stream *stream, int64_t timeout_ns);
@@ -222,7 +236,8 @@ CH_API ssize_t ch_stream_read(struct ch_stream *stream, void *buf, size_t cap, i
  * out_arg     NULL, or where to put its arg.
  *
  * Returns 1, or 0 at the end of the stream; or -EAGAIN (none yet, with CH_TRY), -ETIMEDOUT. The chunk is the caller's
- * until the release, or until it is committed to a stream or channel of the pool.
+ * until the release, or until it is committed to a stream or channel of the pool. One that came from a view is to be
+ * read only, and only to be released.
  * Blocks: up to timeout_ns.  Fork: the chunk stays the parent's.
  */
 CH_API int ch_stream_take(struct ch_stream *stream, int64_t timeout_ns, struct ch_message *out_msg, uint64_t *out_arg);

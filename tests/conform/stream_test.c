@@ -229,6 +229,75 @@ Test(stream, blocks_and_messages_move_on_without_a_copy, .init = setup, .fini = 
 	assert_all_free();
 }
 
+static struct ch_view *view_of(size_t len)
+{
+	struct ch_view *view = NULL;
+	void *block = NULL;
+
+	cr_assert_eq(ch_pool_alloc(pool, len, CH_TRY, &block), 0);
+	fill(block, len, 7, 7);
+	cr_assert_eq(ch_view_create(pool, block, len, &view), 0, "%s", ch_errmsg());
+	return view;
+}
+
+Test(stream, a_view_is_read_where_it_lies_and_stays_its_writers, .init = setup, .fini = teardown)
+{
+	struct ch_message msg = CH_MESSAGE_INIT;
+	struct ch_view *view = view_of(5000), *part = NULL;
+	struct ch_stream *w = open_stream(0), *r = accept_stream();
+	char buf[6000];
+	uint64_t arg = 0;
+
+	cr_assert_eq(ch_view_clone(view, 1000, 300, &part), 0);
+	cr_assert_eq(ch_stream_write(w, "a", 1, 0, CH_TRY), 1);
+	cr_assert_eq(ch_stream_send_view(w, view, 3, CH_TRY), 0, "%s", ch_errmsg());
+	cr_assert_eq(ch_stream_send_view(w, part, 4, CH_TRY), 0);
+	cr_assert_eq(ch_stream_send_view(w, view, 5, CH_TRY), 0);
+	cr_assert_eq(ch_stream_end(w, CH_TRY), 0);
+	cr_assert_eq(ch_stream_read(r, buf, 1, CH_TRY, NULL), 1);
+	cr_assert_eq(ch_stream_take(r, CH_TRY, &msg, &arg), 1);
+	cr_assert(msg.data == ch_view_addr(view) && msg.len == 5000 && arg == 3);
+	cr_assert_eq(ch_stream_commit(w, &msg, 0, CH_TRY), -EINVAL, "it can't move on");
+	ch_stream_release(r, &msg);
+	cr_assert_eq(ch_stream_take(r, CH_TRY, &msg, &arg), 1);
+	cr_assert(msg.data == ch_view_addr(part) && msg.len == 300 && arg == 4);
+	ch_view_detach(part);
+	cr_assert_eq(ch_stream_read(r, buf, 6000, CH_TRY, &arg), 5000);
+	cr_assert(is_filled(buf, 5000, 7, 7) && arg == 5);
+	ch_view_detach(view);
+	cr_assert(!memcmp(msg.data, buf + 1000, 300), "the chunk in hand holds it");
+	ch_stream_release(r, &msg);
+	ch_stream_close(w);
+	ch_stream_close(r);
+	assert_all_free();
+}
+
+Test(stream, a_view_that_nobody_holds_is_told, .init = setup, .fini = teardown)
+{
+	struct ch_message msg = CH_MESSAGE_INIT;
+	struct ch_view *view = view_of(500);
+	struct ch_stream *w = open_stream(0), *r = accept_stream();
+
+	cr_assert_eq(ch_stream_send_view(w, view, 3, CH_TRY), 0);
+	ch_view_detach(view);
+	cr_assert_eq(ch_stream_take(r, CH_TRY, &msg, NULL), -ESTALE);
+	cr_assert_eq(ch_stream_take(r, CH_TRY, &msg, NULL), -ESTALE, "and never passed over");
+	ch_stream_close(w);
+	ch_stream_close(r);
+	view = view_of(500);
+	w = open_stream(CH_STREAM_BUFFERED);
+	cr_assert_eq(ch_stream_send_view(w, view, 3, CH_TRY), 0, "a copy");
+	ch_view_detach(view);
+	cr_assert_eq(ch_stream_end(w, CH_TRY), 0);
+	r = accept_stream();
+	cr_assert_eq(ch_stream_take(r, CH_TRY, &msg, NULL), 1);
+	cr_assert(msg.len == 500 && is_filled(msg.data, 500, 7, 7));
+	ch_stream_release(r, &msg);
+	ch_stream_close(w);
+	ch_stream_close(r);
+	assert_all_free();
+}
+
 Test(stream, capacity_limits_what_is_on_the_way, .init = setup, .fini = teardown)
 {
 	static char big[20 * CHUNK];

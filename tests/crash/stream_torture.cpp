@@ -12,7 +12,7 @@
  *
  * usage: stream_torture [--kills N] [--seconds S] [--seed X] [--writers W] [--readers R]
  */
-#include "../../libchannels/crash.h"
+#include "crash.h"
 #include "../support/support.h"
 #include <algorithm>
 #include <atomic>

@@ -75,9 +75,8 @@ static int partner(void *arg)
 	case FEED:
 		if (reads())
 			EXPECT(ch_stream_write(s[0], "x", 1, 0, CH_TRY) == 1 && ch_stream_flush(s[0], CH_TRY) == 0);
-		else if (writes())
-			for (int i = 0; i < 2; i++)
-				EXPECT(ch_stream_read(s[0], buf, sizeof(buf), CH_FOREVER, NULL) > 0);
+		else if (writes()) /* all that is there; who waited for it may be gone already */
+			EXPECT(ch_stream_read(s[0], buf, sizeof(buf), CH_FOREVER, NULL) > 0);
 		else
 			EXPECT(ch_stream_open(port, 0, CH_FOREVER, &s[0]) == 0);
 		break;
@@ -167,6 +166,7 @@ static void wakes(enum call c, enum act a, ssize_t expected)
 		/* A complete conversation stays until somebody takes it. */
 		struct ch_stream *left = NULL;
 		if (c == END_BUFFERED && expected == 0) {
+			cr_assert_geq(ch_pool_sweep(pool), 0); /* the partner's are not to be accepted instead */
 			cr_assert_eq(ch_stream_accept(port, CH_FOREVER, &left), 0);
 			ch_stream_close(left);
 		}
@@ -310,6 +310,51 @@ Test(stream_proc, what_was_ended_outlives_its_writer, .init = setup, .fini = tea
 		cr_assert_eq(ch_stream_accept(port, CH_TRY, &r), 0);
 		cr_assert_eq(ch_stream_read(r, buf, sizeof(buf), CH_TRY, NULL), 400);
 		cr_assert_eq(ch_stream_read(r, buf, sizeof(buf), CH_TRY, NULL), 0);
+		ch_stream_close(r);
+		assert_all_free();
+	}
+}
+
+static int shows_and_waits(void *arg)
+{
+	struct ch_stream *s = NULL;
+	struct ch_view *view = NULL;
+	void *block = NULL;
+
+	(void)arg;
+	EXPECT(ch_pool_alloc(pool, 10000, CH_TRY, &block) == 0);
+	fill(block, 10000, 1, 2);
+	EXPECT(ch_view_create(pool, block, 10000, &view) == 0);
+	EXPECT(ch_stream_open(port, 0, CH_FOREVER, &s) == 0);
+	for (int i = 0; i < 2; i++)
+		EXPECT(ch_stream_send_view(s, view, 0, CH_TRY) == 0);
+	post(b, SET_UP);
+	return wait_to_be_killed();
+}
+
+Test(stream_proc, a_view_in_hand_outlives_its_writer_and_one_on_the_way_does_not, .init = setup, .fini = teardown)
+{
+	for (int round = 0; round < 2; round++) {
+		struct ch_stream *r = NULL;
+		struct ch_message first = CH_MESSAGE_INIT, second = CH_MESSAGE_INIT;
+
+		memset(b, 0, sizeof(*b));
+		pid_t w = child_start(shows_and_waits, NULL);
+		cr_assert_eq(ch_stream_accept(port, CH_FOREVER, &r), 0);
+		await_post(b, SET_UP);
+		if (round == 0)
+			cr_assert_eq(ch_stream_take(r, CH_TRY, &first, NULL), 1);
+		child_kill(w);
+		cr_assert_geq(ch_pool_sweep(pool), 0);
+		if (round == 0) {
+			cr_assert(first.len == 10000 && is_filled(first.data, 10000, 1, 2));
+			cr_assert_eq(ch_stream_take(r, CH_TRY, &second, NULL), 1, "the first one holds it too");
+			ch_stream_release(r, &first);
+			cr_assert(is_filled(second.data, 10000, 1, 2));
+			ch_stream_release(r, &second);
+		}
+		cr_assert_eq(ch_stream_take(r, CH_FOREVER, &first, NULL), -EOWNERDEAD);
+		cr_assert_eq(ch_stream_read(r, &first, 1, CH_FOREVER, NULL), -EOWNERDEAD);
 		ch_stream_close(r);
 		assert_all_free();
 	}

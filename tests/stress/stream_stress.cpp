@@ -91,7 +91,8 @@ void listen_once(arena &a, struct ch_stream *s, uint64_t &rs)
 	while (rc > 0) {
 		struct ch_message msg = CH_MESSAGE_INIT;
 		if (rnd(&rs) % 2) {
-			rc = insist(rs, [&](int64_t t) { return ch_stream_read(s, buf + got, 1 + rnd(&rs) % 900, t, nullptr); });
+			const size_t most = 1 + rnd(&rs) % 900;
+			rc = insist(rs, [&](int64_t t) { return ch_stream_read(s, buf + got, most, t, nullptr); });
 			got += rc > 0 ? static_cast<size_t>(rc) : 0;
 		} else if ((rc = insist(rs, [&](int64_t t) { return ch_stream_take(s, t, &msg, nullptr); })) > 0) {
 			memcpy(buf + got, msg.data, msg.len);
