@@ -137,6 +137,19 @@ int object_open(ch_object *o, ch_pool *pool, const object_kind &k, const descr &
 	return 0;
 }
 
+// Its bit keeps the object, whatever has become of that.
+void object_clone(const ch_object *o, ch_object *copy) noexcept
+{
+	copy->pool = o->pool;
+	copy->kind = o->kind;
+	copy->tag = o->tag;
+	copy->block = o->block;
+	copy->me.store(o->me.load(relaxed), relaxed); // under the lock
+	copy->pool->refs++;
+	copy->pool->seg->refs++;
+	link_handle(copy);
+}
+
 void object_leave(ch_object *o) noexcept
 {
 	const u32 me = o->me.load(relaxed); // under the lock

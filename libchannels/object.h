@@ -100,6 +100,7 @@ int object_pool(ch_pool **pool) noexcept; // NULL becomes the default pool; adds
 int object_alloc(ch_object *o, ch_pool *pool, const object_kind &k, u64 len) noexcept;
 void object_publish(ch_object *o, bool ends_with_creator) noexcept;
 int object_open(ch_object *o, ch_pool *pool, const object_kind &k, const descr &d) noexcept;
+void object_clone(const ch_object *o, ch_object *copy) noexcept; // another handle of an attached process
 void object_leave(ch_object *o) noexcept;
 void object_mark_destroyed(ch_object *o) noexcept;
 

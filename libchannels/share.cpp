@@ -121,19 +121,19 @@ int ch_view_attach(const struct ch_descr *descr, struct ch_view **out_view)
 
 int ch_view_clone(struct ch_view *view, size_t off, size_t len, struct ch_view **out_view)
 {
-	ch_descr d;
-	ch_view *v;
-	int rc = view ? object_me(view) : fail(-EINVAL, "view: NULL");
+	registry_lock lock;
+	const int rc = view ? object_me(view) : fail(-EINVAL, "view: NULL");
 
 	if (rc < 0)
 		return rc;
 	if (!out_view || len == 0 || off > view->len || len > view->len - off)
 		return fail(-EINVAL, "view: bytes %zu to %zu are not within %llu", off, off + len,
 			    static_cast<unsigned long long>(view->len));
-	object_get_descr(view, &d);
-	rc = object_attach(&d, share_kind, &v);
-	if (rc < 0)
-		return rc;
+	ch_view *v = new (std::nothrow) ch_view;
+	if (!v)
+		return fail(-ENOMEM, "view: no memory for the handle");
+	object_clone(view, v);
+	v->shown = view->shown;
 	v->off = view->off + off;
 	v->len = len;
 	*out_view = v;

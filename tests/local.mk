@@ -208,6 +208,11 @@ tests_stress_stream_stress_LDADD   = libchannels.la
 tests_stress_sync_stress_SOURCES = tests/stress/stress.h tests/stress/sync_stress.cpp tests/support/support.h
 tests_stress_sync_stress_LDADD   = libchannels.la
 
+check_PROGRAMS += tests/crash/block_torture
+tests_crash_block_torture_SOURCES  = tests/crash/block_torture.cpp tests/support/support.h
+tests_crash_block_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
+tests_crash_block_torture_LDADD    = libchannels_internal.la
+
 check_PROGRAMS += tests/crash/sync_torture
 tests_crash_sync_torture_SOURCES  = tests/crash/sync_torture.cpp tests/support/support.h
 tests_crash_sync_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
