@@ -192,7 +192,7 @@ STRESS = \
 	tests/stress/pollset_stress \
 	tests/stress/pool_stress \
 	tests/stress/stream_stress \
-	tests/stress/sync_stress
+	tests/stress/sync_stress \
 	tests/stress/ways_stress
 check_PROGRAMS += $(STRESS)
 tests_stress_channel_stress_SOURCES = tests/stress/channel_stress.cpp tests/stress/stress.h tests/support/support.h
@@ -212,7 +212,6 @@ check_PROGRAMS += tests/crash/block_torture
 tests_crash_block_torture_SOURCES  = tests/crash/block_torture.cpp tests/support/support.h
 tests_crash_block_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
 tests_crash_block_torture_LDADD    = libchannels_internal.la
-
 check_PROGRAMS += tests/crash/sync_torture
 tests_crash_sync_torture_SOURCES  = tests/crash/sync_torture.cpp tests/support/support.h
 tests_crash_sync_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
@@ -241,13 +240,9 @@ tests_crash_stream_torture_SOURCES  = tests/crash/stream_torture.cpp tests/suppo
 tests_crash_stream_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
 tests_crash_stream_torture_LDADD    = libchannels_internal.la
 
-check_PROGRAMS += tests/fuzz/descr_fuzz tests/fuzz/shm_fuzz
-tests_fuzz_descr_fuzz_SOURCES = tests/fuzz/descr_fuzz.cpp tests/fuzz/driver.cpp tests/support/support.h
-tests_fuzz_descr_fuzz_LDADD   = libchannels.la
-tests_fuzz_shm_fuzz_SOURCES = tests/fuzz/driver.cpp tests/fuzz/shm_fuzz.cpp tests/support/support.h
-tests_fuzz_shm_fuzz_LDADD   = libchannels.la
-
 include $(top_srcdir)/tests/ddict/local.mk
+include $(top_srcdir)/tests/fault/local.mk
 include $(top_srcdir)/tests/explore/local.mk
+include $(top_srcdir)/tests/fuzz/local.mk
 include $(top_srcdir)/tests/model/local.mk
 include $(top_srcdir)/tests/pool/local.mk

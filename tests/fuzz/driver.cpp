@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * driver.cpp - main() for the fuzz targets where libFuzzer is not: random inputs from a printed seed for some
- * seconds, or the files that are named.
+ * driver.cpp - main() for the fuzz targets where libFuzzer is not: what lies in the target's corpus, then random inputs
+ * from a printed seed for some seconds; or the files that are named.
  *
  * usage: NAME_fuzz [--seconds S] [--seed X] [FILE...]
  *
- * With clang the targets are libFuzzer's: clang++ -std=c++20 -g -fsanitize=fuzzer,address tests/fuzz/NAME_fuzz.cpp and
- * the sources of the library, without this file.
+ * A build with --enable-sanitizers=fuzzer-no-link,address by clang has libFuzzer's main() instead: tests/fuzz/run.
  */
 #include "../support/support.h"
 #include <cstdint>
+#include <filesystem>
+#include <string>
 #include <vector>
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -47,11 +48,29 @@ void remember(const char *path, const std::vector<uint8_t> &input)
 	}
 }
 
+/* The corpus of a target whose program is called NAME_fuzz, perhaps by libtool lt-NAME_fuzz. */
+void run_corpus(const char *program)
+{
+	const char *srcdir = getenv("srcdir"), *slash = strrchr(program, '/');
+	std::string name = slash ? slash + 1 : program;
+
+	if (name.rfind("lt-", 0) == 0)
+		name.erase(0, 3);
+	name.resize(name.size() > 5 ? name.size() - 5 : 0);
+	const std::filesystem::path dir = std::string(srcdir ? srcdir : ".") + "/tests/fuzz/corpus/" + name;
+	if (!std::filesystem::is_directory(dir)) {
+		printf("no corpus at %s\n", dir.c_str());
+		return;
+	}
+	for (const auto &file : std::filesystem::directory_iterator(dir))
+		run_one(read_file(file.path().c_str()));
+}
+
 } // namespace
 
 int main(int argc, char **argv)
 {
-	double seconds = 5;
+	double seconds = 2;
 	uint64_t seed = 0, nr = 0;
 	int first_file = 1;
 
@@ -67,6 +86,7 @@ int main(int argc, char **argv)
 		run_one(read_file(argv[i]));
 	if (first_file < argc)
 		return 0;
+	run_corpus(argv[0]);
 	if (!seed)
 		seed = test_seed();
 	uint64_t rs = seed;
