@@ -47,16 +47,26 @@ int backing_reserve(int fd, u64 off, u64 len) noexcept
 	return 0;
 }
 
+// -EAGAIN: somebody removed it before it was locked, for an ownerless one.
 static int open_named(const backing_wish &w) noexcept
 {
 	const int fd = shm_open(w.path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	struct stat st;
+	int rc;
 
 	if (fd < 0)
 		return -errno;
-	if (flock(fd, LOCK_EX | LOCK_NB) == 0) // a reclaimer may think it ownerless until now, and then removes it
+	do
+		rc = flock(fd, LOCK_EX) < 0 ? -errno : 0;
+	while (rc == -EINTR);
+	if (rc == 0 && fstat(fd, &st) == 0 && st.st_nlink == 0)
+		rc = -EAGAIN;
+	else if (rc < 0)
+		shm_unlink(w.path);
+	if (rc == 0)
 		return fd;
 	close(fd);
-	return -EAGAIN;
+	return rc;
 }
 
 static int open_nameless(u32 flags) noexcept
