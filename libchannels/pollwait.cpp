@@ -65,6 +65,8 @@ static void report(ch_pollset *s, u32 i, u32 is, ch_poll_event *out) noexcept
 		return;
 	arm(s, i, WATCH_MORE, a);
 	settle(a);
+	if (is & CH_POLL_CLOSED)
+		pollset_nudge(s, 1); // which is for everybody, one after the other
 }
 
 // While nobody sleeps and no descriptor tells, the members that were busy last stay in the queue though they are not ready:
@@ -126,7 +128,7 @@ static int collect(ch_pollset *s, ch_poll_event *out, u32 cap) noexcept
 	if (s->is_ending.load(seq_cst)) // of "it ends" and "I sleep" one sees the other: pollset_nudge follows
 		return -ECANCELED;
 	pollset_take(s);
-	u32 left = s->nr_queued.load(relaxed); // ours; what is reported now is not looked at again
+	u32 left = s->nr_queued.load(relaxed); // under the lock; what is reported now is not looked at again
 	while (left > 0 && found < cap) {
 		arming a;
 		found += first_look(s, left, out + found, cap - found, a);
@@ -134,7 +136,7 @@ static int collect(ch_pollset *s, ch_poll_event *out, u32 cap) noexcept
 		found += second_look(s, out + found, cap - found, a);
 	}
 	if (left > 0 && s->nr_asleep > 0)
-		pollset_nudge(s, 1); // pass the baton
+		pollset_nudge(s, 1); // pass the baton: what is left may be for everybody
 	if (found == 0)
 		pollset_fd_drained(s);
 	return found > 0 ? static_cast<int>(found) : -EAGAIN;

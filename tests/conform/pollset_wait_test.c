@@ -320,6 +320,21 @@ Test(pollwait, destroy_wakes_everybody, .init = setup, .fini = teardown)
 	}
 }
 
+Test(pollwait, a_close_is_heard_by_all_that_wait, .init = setup, .fini = teardown)
+{
+	enum { N = 8 };
+	pthread_t threads[N];
+
+	cr_assert_eq(ch_pollset_add(set, ch, 0, 0), 0);
+	for (int i = 0; i < N; i++)
+		pthread_create(&threads[i], NULL, wait_one, &forever);
+	await_sleepers(N);
+	cr_assert_eq(ch_channel_close(ch), 0);
+	for (int i = 0; i < N; i++)
+		pthread_join(threads[i], NULL);
+	cr_assert_eq(load(&nr_woken), N);
+}
+
 Test(pollwait, close_and_destroy_of_a_member_wake, .init = setup, .fini = teardown)
 {
 	struct ch_descr descr;

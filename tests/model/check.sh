@@ -46,7 +46,14 @@ finds ring -DNP=2 -DNC=1 -DCR=1 -DBLK -DNOKEEP
 finds ring -DNP=2 -DNC=1 -DCR=1 -DBLK -DLATEBLK
 finds ring -DNP=1 -DNC=2 -DCR=1 -DBLK -DNOGIVE
 finds ring -DNP=1 -DNC=2 -DCR=1 -DNOSWAKE
+holds pollset -DNN=2 -DNW=1 -DWANT=2 -DCR=1
+for bug in NOBARRIER NOASK BLINDCALM NOSECOND NOSWEEP TOPFIRST; do
+	finds pollset -DNN=2 -DNW=1 -DWANT=2 -DCR=1 -D$bug
+done
+finds pollset -DNN=2 -DNW=2 -DNOMORE
 if test -n "${CH_MODEL_LARGE:-}"; then
+	holds pollset -DNN=2 -DNW=2
+	holds pollset -DNN=2 -DNW=2 -DNM=2
 	holds event -DNN=2 -DNW=3
 	holds ring -DNP=2 -DNC=1 -DM=1 -DCR=1 -DBLK
 	holds ring -DNP=2 -DNC=2 -DM=1 -DCR=0
