@@ -52,6 +52,7 @@ check_PROGRAMS += \
 	tests/conform/sync_mutex_test \
 	tests/conform/sync_rwlock_test \
 	tests/conform/sync_semaphore_test \
+	tests/proc/attach_test \
 	tests/proc/fork_test \
 	tests/proc/many_test \
 	tests/proc/pollset_test \
@@ -160,6 +161,9 @@ tests_conform_sync_semaphore_test_SOURCES  = \
 	tests/conform/sync_semaphore_test.c tests/conform/sync_support.h tests/support/support.h
 tests_conform_sync_semaphore_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_sync_semaphore_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_proc_attach_test_SOURCES  = tests/proc/attach_test.c tests/support/support.h
+tests_proc_attach_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_proc_attach_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_proc_fork_test_SOURCES  = tests/proc/fork_test.c tests/support/support.h
 tests_proc_fork_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_proc_fork_test_LDADD    = $(CHANNELS_TEST_LIBS)
