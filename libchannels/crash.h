@@ -30,7 +30,7 @@ namespace ch::core {
 	X(stream_filled) X(stream_committed) X(stream_chunk_taken) X(stream_delivered) X(stream_ended) X(stream_left) \
 	X(stream_draining) X(stream_drained) X(stream_freed)                                                         \
 	X(sync_swept) X(mutex_locked) X(mutex_unlocked)                                                              \
-	X(rwlock_slot_claimed) X(rwlock_slot_freed) X(rwlock_told) X(rwlock_told_done)                               \
+	X(rwlock_slot_found) X(rwlock_slot_claimed) X(rwlock_slot_freed) X(rwlock_told) X(rwlock_told_done)          \
 	X(rwlock_wanted) X(rwlock_held) X(rwlock_let_go)                                                             \
 	X(semaphore_entered) X(semaphore_noted) X(semaphore_changed) X(event_was_set)                                \
 	X(condition_registered) X(condition_woken) X(barrier_arrived) X(barrier_broken) X(barrier_released)          \

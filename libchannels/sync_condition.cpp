@@ -6,6 +6,8 @@
 // A waiter has been signalled when the sequence is not what it was at its registration. So a signal whose receiver
 // times out at that moment is that receiver's success, and one whose receiver dies is made up for: the sweeper changes
 // the sequence and wakes everybody. What is more than one wake-up then is a spurious one, which conditions may have.
+// A newcomer that the kernel wakes between the two halves of a signal, in another's stead, sleeps on: it has looked at
+// what it waits for after the signaller's change. tests/model/sync.pml is the model of it.
 #include "config.h"
 #include "sync.h"
 #include "sync_mutex.h"

@@ -89,6 +89,7 @@ static shared<u64> *claim_slot(const sync_view &v, u64 mine) noexcept
 		// seq_cst: a writer that sees the slot's claim late sees the top late too, and then we see the writer.
 		while (top <= i && !readers_top(v).compare_exchange_weak(top, i + 1, seq_cst, relaxed))
 			;
+		CH_CRASH_POINT(rwlock_slot_found);
 		// seq_cst: before the look at the word, see above. [O4] pairs with [O3]: it acquires too.
 		if (s.compare_exchange_strong(free, mine + ONCE, seq_cst, relaxed)) {
 			own_notes.slot = i;

@@ -51,6 +51,10 @@ for bug in NOBARRIER NOASK BLINDCALM NOSECOND NOSWEEP TOPFIRST; do
 	finds pollset -DNN=2 -DNW=1 -DWANT=2 -DCR=1 -D$bug
 done
 finds pollset -DNN=2 -DNW=2 -DNOMORE
+holds sync -DNC=2 -DNP=1
+for bug in NONEWS NOWAKE LATE BLIND TIMEFIRST; do
+	finds sync -DNC=2 -DNP=1 -D$bug
+done
 if test -n "${CH_MODEL_LARGE:-}"; then
 	holds pollset -DNN=2 -DNW=2
 	holds pollset -DNN=2 -DNW=2 -DNM=2
