@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // cabi.cpp - the C functions of ddict.h over ddict_core: exceptions become codes, and their texts ch_ddict_errmsg.
 #include "cabi.hpp"
+#include <algorithm>
 #include <cerrno>
 
 namespace ch::dd {
@@ -37,7 +38,7 @@ static ddict_options options_of(const ch_ddict_attr *attr)
 				refuse(E2BIG, "ddict: struct ch_ddict_attr has fields that this library does not know");
 		std::memcpy(&a, attr, std::min<std::size_t>(attr->size, sizeof(a)));
 	}
-	if (a.when_full > CH_DDICT_EVICT || a.reserved ||
+	if (a.when_full > CH_DDICT_EVICT ||
 	    (a.flags & ~(CH_DDICT_WAIT_FOR_KEYS | CH_DDICT_WAIT_FOR_WRITERS | CH_DDICT_READ_ONLY)))
 		refuse(EINVAL, "ddict: struct ch_ddict_attr has values that mean nothing");
 	o.managers = a.managers;
@@ -49,6 +50,7 @@ static ddict_options options_of(const ch_ddict_attr *attr)
 	o.wait_for_keys = a.flags & CH_DDICT_WAIT_FOR_KEYS;
 	o.wait_for_writers = a.flags & CH_DDICT_WAIT_FOR_WRITERS;
 	o.read_only = a.flags & CH_DDICT_READ_ONLY;
+	o.replicas = std::max(a.replicas, 1u);
 	return o;
 }
 

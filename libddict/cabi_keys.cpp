@@ -172,9 +172,7 @@ int ch_ddict_get_view(ch_ddict *dict, const void *key, size_t klen, struct ch_dd
 
 		if (!v)
 			return failed(ENOENT, "ddict: no such key");
-		*out_view = new ch_ddict_view {
-			std::move(*v)
-		};
+		*out_view = new ch_ddict_view{std::move(*v)};
 		return 0;
 	});
 }
@@ -237,9 +235,8 @@ int ch_ddict_start_put(ch_ddict *dict, const void *key, size_t klen, const void 
 	return guarded(dict && out_call, [&] {
 		const copied from{span(value, vlen)};
 
-		*out_call = new ch_ddict_call {
-			dict->core.start_put(span(key, klen), vlen, from, put_of(attr)), answer::nothing
-		};
+		*out_call = new ch_ddict_call{dict->core.start_put(span(key, klen), vlen, from, put_of(attr)),
+					      answer::nothing};
 		return 0;
 	});
 }
@@ -247,9 +244,7 @@ int ch_ddict_start_put(ch_ddict *dict, const void *key, size_t klen, const void 
 int ch_ddict_start_get(ch_ddict *dict, const void *key, size_t klen, struct ch_ddict_call **out_call)
 {
 	return guarded(dict && out_call, [&] {
-		*out_call = new ch_ddict_call {
-			dict->core.start_get(span(key, klen)), answer::value
-		};
+		*out_call = new ch_ddict_call{dict->core.start_get(span(key, klen)), answer::value};
 		return 0;
 	});
 }
@@ -257,9 +252,7 @@ int ch_ddict_start_get(ch_ddict *dict, const void *key, size_t klen, struct ch_d
 int ch_ddict_start_erase(ch_ddict *dict, const void *key, size_t klen, struct ch_ddict_call **out_call)
 {
 	return guarded(dict && out_call, [&] {
-		*out_call = new ch_ddict_call {
-			dict->core.start_erase(span(key, klen)), answer::yes_or_no
-		};
+		*out_call = new ch_ddict_call{dict->core.start_erase(span(key, klen)), answer::yes_or_no};
 		return 0;
 	});
 }
@@ -268,11 +261,9 @@ int ch_ddict_start_fetch_add_i64(ch_ddict *dict, const void *key, size_t klen, i
 				 struct ch_ddict_call **out_call)
 {
 	return guarded(dict && out_call, [&] {
-		*out_call = new ch_ddict_call {
-			dict->core.start_fetch_add(span(key, klen), ch::ddict_number_of<int64_t>,
-						   static_cast<std::uint64_t>(delta)),
-				answer::number
-		};
+		*out_call = new ch_ddict_call{dict->core.start_fetch_add(span(key, klen), ch::ddict_number_of<int64_t>,
+									 static_cast<std::uint64_t>(delta)),
+					      answer::number};
 		return 0;
 	});
 }

@@ -16,7 +16,7 @@ constexpr std::int64_t unpin_patience = 10 * ms;
 std::string who(const directory &d, unsigned m)
 {
 	return "dictionary " + d.name + ": manager " + std::to_string(m) + " of " + std::to_string(d.managers.size()) +
-	       " (process " + std::to_string(ch_peer_pid(d.managers[m].peer)) + ")";
+	       " (process " + std::to_string(ch_peer_pid(d.peer_of(m))) + ")";
 }
 
 } // namespace
@@ -208,14 +208,19 @@ void connection::deliver(bytes msg, ch::message &&big)
 	finish(slot, 0);
 }
 
+// The process whose acquaintance was made, or is about to be.
 bool connection::manager_died(unsigned m) noexcept
 {
-	if (!links_[m].is_dead.load(std::memory_order_relaxed)) { // only ever goes from false to true
-		if (ch_peer_is_alive(dir_.managers[m].peer))
-			return false;
-		links_[m].is_dead.store(true,
-					std::memory_order_relaxed); // read under no order: a hint that saves a look
-	}
+	link &l = links_[m];
+	std::uint64_t peer = l.peer.load(std::memory_order_relaxed); // a name; who it is is asked of the kernel
+
+	if (!peer)
+		peer = dir_.peer_of(m).id;
+	if (l.dead.load(std::memory_order_relaxed) == peer) // a hint that saves a look
+		return true;
+	if (ch_peer_is_alive({peer}))
+		return false;
+	l.dead.store(peer, std::memory_order_relaxed); // as above
 	return true;
 }
 
@@ -225,6 +230,23 @@ void connection::look_for_deaths() noexcept
 		if ((under_way_[slot] && manager_died(under_way_[slot]->manager_)) ||
 		    (forgotten_[slot].id && manager_died(forgotten_[slot].manager)))
 			finish(slot, -EOWNERDEAD);
+}
+
+const reply &connection::run(call &c, unsigned m, outgoing out)
+{
+	for (;;) {
+		try {
+			start(c, m, out);
+			return wait(c, out.until);
+		} catch (const error &e) {
+			if (e.code().value() != EOWNERDEAD || dir_.rules.replicas < 2)
+				throw;
+		}
+		if (!out.retry_of)
+			out.retry_of = c.id_;
+		await_successor(m, links_[m].dead.load(std::memory_order_relaxed),
+				out.until); // found out by this thread
+	}
 }
 
 const reply &connection::wait(call &c, std::int64_t until)
@@ -253,7 +275,7 @@ void connection::unpin(unsigned m, std::uint64_t pin) noexcept
 	link &l = links_[m];
 	const request r{static_cast<std::uint32_t>(op::release),
 			0,
-			l.client,
+			l.client.load(std::memory_order_relaxed), // of another incarnation: nothing is pinned there
 			0,
 			pin,
 			sizeof(request),
@@ -300,8 +322,15 @@ void connection::raise_late(unsigned m) const
 
 void connection::raise_dead(unsigned m, int errnum) const
 {
-	refuse(errnum,
-	       who(dir_, m) + " died and its keys with it; the others go on. Create the dictionary anew to replace it");
+	refuse(errnum, who(dir_, m) + " died; what its last calls did is not known");
+}
+
+void connection::raise_lost(unsigned m) const
+{
+	refuse(EOWNERDEAD,
+	       who(dir_, m) + " is new: its predecessor died, and " +
+		       std::to_string(dir_.words[m].lost.load(std::memory_order_relaxed)) + // with the incarnation
+		       " keys were lost with it and those before; the others go on");
 }
 
 void connection::raise_ended()

@@ -7,7 +7,8 @@
 // wants any more, keeps its credit until its manager answered it after all.
 //
 // A manager's death is found by looking, whenever a slice of time passed without a message. Its calls end with
-// -EOWNERDEAD, later ones with -EHOSTUNREACH; those to other managers go on.
+// -EOWNERDEAD; those to other managers go on. Its creator starts another process in its place, with which this one
+// makes acquaintance again; where keys have replicas, calls are then repeated, else the first call says what was lost.
 #pragma once
 #include "directory.hpp"
 #include "wire.hpp"
@@ -28,6 +29,7 @@ public:
 	call &operator=(const call &) = delete;
 	~call();
 
+	std::uint64_t id() const { return id_; }
 	const reply &head() const { return head_; }
 	// What follows the reply's header.
 	bytes body() const
@@ -63,6 +65,7 @@ struct outgoing {
 	const ddict_core::value_writer *write = nullptr; // writes vlen bytes
 	std::uint64_t at = 0;                            // checkpoint
 	std::int64_t until = -1;                         // deadline, CLOCK_MONOTONIC, ns; negative: none
+	std::uint64_t retry_of = 0;                      // id of the call that this one repeats
 	bool is_patient = true;                          // looks for memory that the dead still hold before ENOSPC
 };
 
@@ -100,12 +103,8 @@ public:
 	void poll() noexcept;
 	// Waits for what is under way, and does not care how it ends.
 	void settle(call &c) noexcept;
-	// start and wait.
-	const reply &run(call &c, unsigned m, const outgoing &out)
-	{
-		start(c, m, out);
-		return wait(c, out.until);
-	}
+	// start and wait; and again, if the manager died and has a successor with all its keys.
+	const reply &run(call &c, unsigned m, outgoing out);
 	// Where a pinned value lies. Checked.
 	bytes pinned(const call &c) const;
 	// Lets go of a pinned value, without waiting for an answer.
@@ -117,20 +116,23 @@ public:
 
 private:
 	struct link {
-		std::atomic<bool> is_up{false};
-		std::atomic<bool> is_dead{false};
+		std::atomic<std::uint64_t> incarnation{0}; // whose acquaintance was made; 0: nobody's
+		std::atomic<std::uint64_t> peer{0};        // that process
+		std::atomic<std::uint64_t> dead{0};        // the last one that was seen dead
 		ch::channel requests;
 		segment seg;
-		std::uint64_t client = 0; // our id with this manager
-		int pidfd = -1;           // of the manager, to see cheaply that it lives; -1: cannot be had
+		std::atomic<std::uint64_t> client{0}; // our id with this manager
+		std::atomic<int> pidfd{-1};           // of the process, to see cheaply that it lives; -1: cannot be had
+		std::vector<int> old_pidfds;          // others may still look at them
 
 		link() = default;
 		~link();
 	};
 	friend class call;
 
-	link &up(unsigned m);
-	void say_hello(unsigned m, link &l);
+	link &up(unsigned m, std::int64_t until);
+	void say_hello(unsigned m, link &l, std::uint64_t incarnation);
+	void await_successor(unsigned m, std::uint64_t dead, std::int64_t until);
 	ch::channel make_replies();
 	void claim_credit(call &c, unsigned m, std::int64_t until);
 	void send_small(call &c, unsigned m, link &l, request head, const outgoing &out);
@@ -144,6 +146,7 @@ private:
 	[[noreturn]] void raise_full(unsigned m) const;
 	[[noreturn]] void raise_ended();
 	[[noreturn]] void raise_dead(unsigned m, int errnum) const;
+	[[noreturn]] void raise_lost(unsigned m) const;
 
 	// With lock_ held.
 	template <class Done> bool lead_until(std::unique_lock<std::mutex> &lock, std::int64_t until, Done &&done);

@@ -147,7 +147,11 @@ unsigned ddict_core::managers() const
 
 ch_peer ddict_core::manager_peer(unsigned m) const
 {
-	return conn().dir().managers.at(m).peer;
+	const dd::directory &d = conn().dir();
+
+	if (m >= d.managers.size())
+		dd::refuse(EINVAL, "dictionary " + d.name + " has no manager " + std::to_string(m));
+	return d.peer_of(m);
 }
 
 unsigned ddict_core::which_manager(bytes key) const
@@ -203,6 +207,16 @@ std::uint64_t ddict_core::ask_all(dd::outgoing out, std::uint64_t (*fold)(std::u
 	std::uint64_t sum = 0;
 
 	out = fitted(out);
+	// One after the other where calls are repeated with successors.
+	for (unsigned i = 0; co.dir().rules.replicas > 1 && i < nr; i++) {
+		const reply &r = co.run(calls[0], first + i, out);
+
+		if (r.status < 0)
+			co.fail(first + i, r.status);
+		sum = fold(sum, r.arg);
+	}
+	if (co.dir().rules.replicas > 1)
+		return sum;
 	for (unsigned i = 0; i < nr + calls.size(); i++) {
 		call &c = calls[i % calls.size()];
 

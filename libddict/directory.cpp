@@ -16,8 +16,8 @@ constexpr std::uint64_t magic = UINT64_C(0x7463696464686331); // "1chddict"
 // | state | creator, once, the last | whoever attaches  | release/acquire |
 struct shared_manager {
 	unsigned char requests[64];
-	std::uint64_t peer;
 	std::uint64_t memory;
+	std::uint64_t pad;
 };
 struct shared_directory {
 	std::uint64_t magic;
@@ -29,12 +29,18 @@ struct shared_directory {
 	std::uint32_t pad;
 	shared_manager managers[];
 };
-static_assert(sizeof(shared_manager) == 80 && offsetof(shared_directory, managers) == 104,
+static_assert(sizeof(shared_manager) == 80 && offsetof(shared_directory, managers) == 112,
 	      "the directory's layout: bump wire_version");
 
 std::size_t size_for(unsigned nr)
 {
-	return sizeof(shared_directory) + nr * sizeof(shared_manager);
+	return (sizeof(shared_directory) + nr * sizeof(shared_manager) + 63) / 64 * 64;
+}
+
+// The words lie behind the rest.
+std::size_t whole_size_for(unsigned nr)
+{
+	return size_for(nr) + nr * sizeof(manager_words);
 }
 
 shared_directory *body(ch_segment *seg)
@@ -62,7 +68,7 @@ segment directory_create(unsigned nr, unsigned max_peers, const std::string &nam
 	ch_segment_attr attr = CH_SEGMENT_ATTR_INIT;
 	ch_segment *seg = nullptr;
 
-	attr.len = size_for(nr);
+	attr.len = whole_size_for(nr);
 	attr.max_peers = max_peers;
 	attr.name = name.empty() ? nullptr : name.c_str();
 	check(ch_segment_create(&attr, &seg));
@@ -82,7 +88,6 @@ void directory_publish(ch_segment *seg, const directory &d)
 		shared_manager &to = s->managers[m];
 
 		std::memcpy(to.requests, d.managers[m].requests.bytes, sizeof(to.requests));
-		to.peer = d.managers[m].peer.id;
 		to.memory = d.managers[m].memory;
 	}
 	// [D1] pairs with [D2]: the directory is whole before its state says so.
@@ -96,7 +101,7 @@ directory directory_attach(const descriptor &descr)
 	if (const int kind = ch_descr_kind(&descr); kind >= 0 && kind != CH_DESCR_SEGMENT)
 		no_directory("it names a pool or a channel");
 	check(ch_segment_attach(&descr, &raw));
-	const segment seg(raw);
+	const std::shared_ptr<ch_segment> seg(raw, ch_segment_detach);
 	const shared_directory *s = body(raw);
 
 	if (ch_segment_len(raw) < sizeof(*s) || s->magic != magic)
@@ -106,16 +111,28 @@ directory directory_attach(const descriptor &descr)
 		no_directory("it is of another version, or its creator has not finished");
 	const std::uint32_t nr = s->nr_managers;
 
-	if (nr == 0 || nr > managers_max || size_for(nr) > ch_segment_len(raw))
+	if (nr == 0 || nr > managers_max || whole_size_for(nr) > ch_segment_len(raw))
 		no_directory("its number of managers cannot be");
-	directory d{ch_segment_name(raw), checked(s->control), s->rules, {}};
+	directory d{ch_segment_name(raw), checked(s->control), s->rules, {}, nullptr, nullptr};
 
 	for (std::uint32_t m = 0; m < nr; m++) {
 		const shared_manager &from = s->managers[m];
 
-		d.managers.push_back({checked(from.requests), {from.peer}, from.memory});
+		d.managers.push_back({checked(from.requests), from.memory});
 	}
+	d.words = directory_words(raw, nr);
+	d.seg = seg;
 	return d;
+}
+
+manager_words *directory_words(ch_segment *seg, unsigned nr)
+{
+	return reinterpret_cast<manager_words *>(static_cast<std::byte *>(ch_segment_addr(seg)) + size_for(nr));
+}
+
+ch_peer directory::peer_of(unsigned m) const
+{
+	return {words[m].peer.load(std::memory_order_relaxed)}; // whoever has to know asks again: see connection::up
 }
 
 } // namespace ch::dd

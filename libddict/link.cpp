@@ -14,8 +14,9 @@ constexpr std::int64_t ms = 1000000;
 constexpr std::int64_t slice = 100 * ms;
 constexpr std::int64_t patience = 50 * ms;         // for memory that others are about to free
 constexpr std::int64_t hello_timeout = 30000 * ms; // a manager cannot say that it has no room for us
-constexpr int reap_tries = 100;                    // of 20 ms each
-constexpr unsigned reply_capacity = credits;       // each call under way has one reply
+constexpr std::int64_t successor_timeout = 10000 * ms;
+constexpr int reap_tries = 100;              // of 20 ms each
+constexpr unsigned reply_capacity = credits; // each call under way has one reply
 constexpr std::size_t reply_channel_len = 64 * 1024;
 
 // How long one try may wait.
@@ -47,8 +48,8 @@ connection::~connection()
 	for (unsigned m = 0; m < managers(); m++) {
 		request mine = bye;
 
-		mine.client = links_[m].client;
-		if (links_[m].is_up.load(std::memory_order_relaxed)) // no other thread is here any more
+		mine.client = links_[m].client; // no other thread is here any more
+		if (mine.client)
 			ch_channel_send(links_[m].requests.get(), &mine, sizeof(mine), CH_TRY);
 	}
 	replies_.destroy();
@@ -94,19 +95,30 @@ ch::channel connection::make_replies()
 	}
 }
 
-connection::link &connection::up(unsigned m)
+// Makes the acquaintance of the process that serves this manager, whenever it is another one.
+connection::link &connection::up(unsigned m, std::int64_t until)
 {
 	link &l = links_[m];
+	// [H1] pairs with [H2]: channel, segment and id are there. [I1] pairs with [I2]: peer and lost belong to it.
+	const std::uint64_t known = l.incarnation.load(std::memory_order_acquire);
 
-	// [H1] pairs with [H2]: channel, segment and id are there.
-	if (!l.is_up.load(std::memory_order_acquire)) {
-		std::lock_guard<std::mutex> lock(hello_lock_);
+	if (known == dir_.words[m].incarnation.load(std::memory_order_acquire)) [[likely]] {
+		const std::uint64_t peer = l.peer.load(std::memory_order_relaxed);
 
-		if (!l.is_up.load(std::memory_order_relaxed)) // under the lock
-			say_hello(m, l);
+		if (l.dead.load(std::memory_order_relaxed) != peer || !known) [[likely]] // a hint; the wait finds out
+			return l;
+		await_successor(m, peer, until);
 	}
-	if (l.is_dead.load(std::memory_order_relaxed)) // a hint; the wait would find out too
-		raise_dead(m, EHOSTUNREACH);
+	std::lock_guard<std::mutex> lock(hello_lock_);
+	const std::uint64_t now = dir_.words[m].incarnation.load(std::memory_order_acquire);
+
+	if (l.incarnation.load(std::memory_order_relaxed) == now) // under the lock
+		return l;
+	const bool is_new = l.incarnation.load(std::memory_order_relaxed) != 0; // under the lock
+
+	say_hello(m, l, now);
+	if (is_new && dir_.rules.replicas < 2)
+		raise_lost(m);
 	return l;
 }
 
@@ -114,28 +126,33 @@ connection::link::~link()
 {
 	if (pidfd >= 0)
 		close(pidfd);
+	for (const int fd : old_pidfds)
+		close(fd);
 }
 
 bool connection::lives(unsigned m) const noexcept
 {
-	pollfd p{links_[m].pidfd, POLLIN, 0};
+	pollfd p{links_[m].pidfd.load(std::memory_order_relaxed), POLLIN, 0};
 
 	return p.fd >= 0 && ::poll(&p, 1, 0) == 0;
 }
 
-void connection::say_hello(unsigned m, link &l)
+void connection::say_hello(unsigned m, link &l, std::uint64_t incarnation)
 {
 	const manager_info &info = dir_.managers[m];
-	ch_segment *seg = nullptr;
+	const std::uint64_t peer = dir_.peer_of(m).id;
 	hello_body body;
 	const request head{static_cast<std::uint32_t>(op::hello), 0, 0, 0, 0, sizeof(request), 0, 0, -1, 0};
 	call c;
 
-	if (l.is_dead.load(std::memory_order_relaxed) || manager_died(m)) // as in up
-		raise_dead(m, EHOSTUNREACH);
-	l.requests = ch::channel::attach(info.requests);
-	check(ch_segment_attach(&info.requests, &seg));
-	l.seg.reset(seg);
+	if (!l.requests) {
+		ch_segment *seg = nullptr;
+
+		l.requests = ch::channel::attach(info.requests);
+		check(ch_segment_attach(&info.requests, &seg));
+		l.seg.reset(seg);
+	}
+	l.peer.store(peer, std::memory_order_relaxed); // under the lock; others find out about it by the incarnation
 	std::memcpy(body.channel, replies_.descr().bytes, sizeof(body.channel));
 	body.peer = ch_peer_self().id;
 	const std::int64_t until = deadline_of(hello_timeout);
@@ -143,12 +160,33 @@ void connection::say_hello(unsigned m, link &l)
 	const ddict_core::value_writer write = copy;
 
 	send_small(c, m, l, head, {.what = op::hello, .vlen = sizeof(body), .write = &write, .until = until});
-	l.client = wait(c, until).arg;
-	l.pidfd = static_cast<int>(syscall(SYS_pidfd_open, ch_peer_pid(info.peer), 0));
+	l.client.store(wait(c, until).arg, std::memory_order_relaxed); // see [H2]
+	const int fd = static_cast<int>(syscall(SYS_pidfd_open, ch_peer_pid({peer}), 0));
+
+	if (const int old = l.pidfd.exchange(fd, std::memory_order_relaxed); old >= 0) // see [H2]
+		l.old_pidfds.push_back(old);
 	if (manager_died(m)) // then the number may be somebody else's
 		raise_dead(m, EOWNERDEAD);
 	// [H2] pairs with [H1]: the link is whole before it is up.
-	l.is_up.store(true, std::memory_order_release);
+	l.incarnation.store(incarnation, std::memory_order_release);
+}
+
+// Until another process serves this manager.
+void connection::await_successor(unsigned m, std::uint64_t dead, std::int64_t until)
+{
+	const std::int64_t late = deadline_of(successor_timeout);
+
+	while (dir_.peer_of(m).id == dead) {
+		if (until >= 0 && monotonic_ns() >= until)
+			raise_late(m);
+		if (!ch_peer_is_alive({dir_.words[m].creator}))
+			raise_ended();
+		if (monotonic_ns() >= late)
+			raise_dead(m, EHOSTUNREACH);
+		const timespec nap{0, ms};
+
+		nanosleep(&nap, nullptr);
+	}
 }
 
 // Where a value begins in a message: behind header and key, and if it is long, at a place good for copying.
@@ -170,18 +208,18 @@ static request head_of(const outgoing &out, std::uint64_t client, std::size_t vo
 		out.flags,
 		out.at,
 		out.until,
-		0};
+		out.retry_of};
 }
 
 void connection::start(call &c, unsigned m, const outgoing &out)
 {
-	link &l = up(m);
+	link &l = up(m, out.until);
 	const std::size_t voff = place_of(out, 0);
 
 	if (out.key.size() > key_max)
 		refuse(EMSGSIZE, "ddict: a key is longer than 64 KiB");
 	if (voff + out.vlen <= inline_max)
-		return send_small(c, m, l, head_of(out, l.client, voff), out);
+		return send_small(c, m, l, head_of(out, l.client.load(std::memory_order_relaxed), voff), out);
 	claimed room = claim_for(m, out, out.vlen);
 
 	if (out.write)
@@ -192,7 +230,7 @@ void connection::start(call &c, unsigned m, const outgoing &out)
 // Room for a value of so many bytes in a message of its own.
 connection::claimed connection::claim_for(unsigned m, const outgoing &out, std::size_t cap)
 {
-	link &l = up(m);
+	link &l = up(m, out.until);
 
 	if (out.key.size() > key_max)
 		refuse(EMSGSIZE, "ddict: a key is longer than 64 KiB");
@@ -204,8 +242,8 @@ connection::claimed connection::claim_for(unsigned m, const outgoing &out, std::
 // The value is written, and out.vlen bytes of it count. Memory came first: whoever waits for it holds no credit.
 void connection::start_claimed(call &c, unsigned m, const outgoing &out, claimed &room)
 {
-	link &l = up(m);
-	request head = head_of(out, l.client, room.voff);
+	link &l = up(m, out.until);
+	request head = head_of(out, l.client.load(std::memory_order_relaxed), room.voff);
 	ch::message &msg = room.message;
 
 	msg.shrink(head.voff + out.vlen);

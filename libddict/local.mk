@@ -16,6 +16,7 @@ libddict_la_SOURCES = \
 	libddict/index.hpp \
 	libddict/link.cpp \
 	libddict/manager.cpp libddict/manager.hpp \
+	libddict/mirror.cpp \
 	libddict/number.hpp \
 	libddict/operations.cpp \
 	libddict/owner.cpp libddict/owner.hpp \

@@ -33,13 +33,22 @@ ch_segment *attach_segment(const descriptor &d)
 manager::manager(const manager_arg &arg)
     : requests_(ch::channel::attach(from_bytes(arg.requests))), control_(memory_pool::attach(from_bytes(arg.control))),
       seg_(attach_segment(from_bytes(arg.requests))), store_(ch_channel_get_pool(requests_.get())), index_(arg.index),
-      rules_(arg.rules)
+      rules_(arg.rules), dir_seg_(attach_segment(from_bytes(arg.directory))),
+      words_(directory_words(dir_seg_.get(), arg.nr_managers)), nr_managers_(arg.nr_managers),
+      incarnation_(arg.incarnation), mirror_(ch_channel_get_pool(requests_.get()))
 {
 	if (rules_.when_full == static_cast<std::uint32_t>(ddict_full::evict))
 		store_.keep_order_of_use();
 	// As long as a client copies a large value, between two requests: to be woken takes it as long.
 	if (rules_.has_spare_cpus)
 		requests_.set_spin(spin_ns);
+	next_pin_ = incarnation_ << 40 | 1; // none is a predecessor's
+	if (rules_.replicas > 1) {
+		next_ = ch::channel::attach(from_bytes(arg.next));
+		previous_ = ch::channel::attach(from_bytes(arg.previous));
+		if (incarnation_ > 1)
+			begin_as_successor();
+	}
 }
 
 int manager_main(const void *arg, std::size_t len)
@@ -69,12 +78,12 @@ void manager::serve()
 	alignas(64) std::byte buf[inline_max];
 
 	for (;;) {
-		const bool has_dates = !parked_.empty() || store_.next_expiry();
+		const bool has_dates = !parked_.empty() || store_.next_expiry() || !outbox_.empty() || is_filling_;
 		const ssize_t n =
 			ch_channel_recv(requests_.get(), buf, sizeof(buf), has_dates ? patience() : CH_FOREVER);
 
 		if (has_dates)
-			store_.expire(monotonic_ns());
+			look_around();
 		if (n >= 0)
 			handle({buf, static_cast<std::size_t>(n)}, nullptr);
 		else if (n == -ENOBUFS)
@@ -83,9 +92,21 @@ void manager::serve()
 			return;
 		else if (n != -ETIMEDOUT && n != -EAGAIN)
 			raise(n);
-		if (!parked_.empty())
+		if (!parked_.empty() && outbox_.empty())
 			try_parked();
+		words_[index_].keys.store(store_.size(), std::memory_order_relaxed); // read when this process is dead
 	}
+}
+
+// What time alone may have changed.
+void manager::look_around()
+{
+	store_.expire(monotonic_ns());
+	mirror_.expire(monotonic_ns());
+	if (flush())
+		work_through_early();
+	if (is_filling_)
+		ask_for_keys();
 }
 
 // A message that has a block of its own: a large value, which stays where it is, or a batch.
@@ -118,6 +139,19 @@ void manager::handle(bytes msg, ch::message *owner)
 
 	if (!parse(msg, c))
 		return; // nobody to answer to
+	c.owner = owner;
+	if (is_from_manager(c))
+		return from_manager(c);
+	if (is_filling_ || !outbox_.empty()) {
+		// Later, in the order in which they came.
+		early &e = early_.emplace_back();
+
+		if (owner)
+			e.owned = std::move(*owner);
+		else
+			e.copy.assign(msg.begin(), msg.end());
+		return;
+	}
 	if (c.head.what == static_cast<std::uint32_t>(op::hello)) {
 		hello(c);
 		return;
@@ -129,7 +163,8 @@ void manager::handle(bytes msg, ch::message *owner)
 			reap();
 		return;
 	}
-	c.owner = owner;
+	if (c.head.retry_of && is_repeated(c))
+		return;
 	try {
 		const outcome o = timed(c);
 
@@ -147,7 +182,7 @@ void manager::handle(bytes msg, ch::message *owner)
 // One call in sixteen is timed: looking at the clock twice costs a tenth of a small one.
 manager::outcome manager::timed(call &c)
 {
-	const std::uint32_t what = c.head.what < static_cast<std::uint32_t>(op::last_op) ? c.head.what : 0;
+	const std::uint32_t what = c.head.what < static_cast<std::uint32_t>(op::mirror_begin) ? c.head.what : 0;
 	op_stats &s = stats_.ops[what];
 
 	if (is_retrying_)
@@ -221,6 +256,8 @@ void manager::reap()
 	for (client &c : clients_)
 		if (c.id && !ch_peer_is_alive(c.peer))
 			drop(c);
+	for (auto *calls : {&mirrored_calls_, &repeated_})
+		std::erase_if(*calls, [](const auto &of) { return !ch_peer_is_alive({of.first}); });
 	ch_pool_sweep(ch_channel_get_pool(requests_.get()));
 	ch_pool_sweep(control_.get());
 }
@@ -228,6 +265,12 @@ void manager::reap()
 // False if there is no memory for a long message; nothing was sent then.
 bool manager::send(client &to, const void *msg, std::size_t len)
 {
+	if (!outbox_.empty()) {
+		const auto *from = static_cast<const std::byte *>(msg);
+
+		answers_.push_back({to.id, {from, from + len}});
+		return true;
+	}
 	const int rc = ch_channel_send(to.replies.get(), msg, len, CH_TRY);
 
 	if (rc == -ENOSPC || rc == -EMSGSIZE)

@@ -12,6 +12,7 @@
 #include "connection.hpp"
 #include "store.hpp"
 #include <ddict/core.hpp>
+#include <array>
 #include <list>
 #include <map>
 #include <set>
@@ -21,9 +22,12 @@ namespace ch::dd {
 
 // What a manager process is told; passed through ch_spawner_spawn.
 struct manager_arg {
-	unsigned char requests[64]; // its request channel
+	unsigned char requests[64];           // its request channel
+	unsigned char next[64], previous[64]; // its neighbours'
 	unsigned char control[64];
-	unsigned index;
+	unsigned char directory[64]; // the segment, for its words
+	unsigned index, nr_managers;
+	std::uint64_t incarnation;
 	manager_rules rules;
 };
 
@@ -60,6 +64,8 @@ private:
 	};
 	enum class outcome { answered, on_key, on_any }; // the latter two: it has to wait
 
+	void look_around();
+	void ask_for_keys();
 	void take_large();
 	void handle(bytes msg, ch::message *owner);
 	outcome dispatch(call &c);
@@ -97,9 +103,39 @@ private:
 	bool writers_have_gone_on(std::uint64_t checkpoint, std::uint64_t for_whom) const;
 	const version *readable(const call &c, bytes key, bool &has_to_wait);
 
+	// mirror.cpp
+	struct letter {
+		ch::channel *to;
+		request head;
+		mirror_head extra;
+		std::vector<std::byte> key, small;
+		kept storage; // of a value that is not small
+		bytes value;
+	};
+	struct finished { // a call of a client, and what it answered
+		std::uint64_t id = 0;
+		std::uint64_t result = 0;
+	};
+	using calls_of = std::array<finished, credits>;
+	void begin_as_successor();
+	void mirror(bytes key, const call *c, std::uint64_t result);
+	void mirror_all(ch::channel *to, store &from, op what, std::uint64_t oldest, std::uint64_t newest);
+	void post(ch::channel *to, op what, bytes key, const version *v, std::int64_t expires, const call *c,
+		  std::uint64_t result);
+	void post(ch::channel *to, op what, bytes key, const version *v, std::int64_t expires, const call *c,
+		  const mirror_head &extra);
+	bool flush();
+	static int deliver(letter &l);
+	bool is_from_manager(const call &c) const;
+	void from_manager(call &c);
+	void take_copy(call &c, store &into);
+	void refill(const call &c);
+	bool is_repeated(const call &c);
+	void work_through_early();
+
 	// waiting.cpp
 	void park(const call &c, bytes msg, ch::message *owner, outcome why);
-	void changed(bytes key);
+	void changed(bytes key, const call *c = nullptr, std::uint64_t result = 0);
 	void try_parked();
 	std::int64_t patience() const;
 
@@ -131,6 +167,30 @@ private:
 	bool is_retrying_ = false;
 	unsigned looks_ = 0;
 	manager_stats stats_{};
+
+	// Two replicas: this manager's keys are also with the next one, and the previous one's in mirror_.
+	ch::channel next_, previous_;
+	segment dir_seg_;
+	manager_words *words_ = nullptr; // of all managers
+	unsigned nr_managers_;
+	std::uint64_t incarnation_;
+	store mirror_;
+	std::uint64_t mirror_oldest_ = 0, mirror_newest_ = 0;
+	std::unordered_map<std::uint64_t, calls_of> mirrored_calls_; // of the previous one's clients
+	std::unordered_map<std::uint64_t, calls_of> repeated_;       // of the predecessor's clients
+	std::deque<letter> outbox_;                                  // what a neighbour had no room for yet
+	struct held {
+		std::uint64_t client;
+		std::vector<std::byte> message;
+	};
+	std::deque<held> answers_; // that wait until the outbox is empty
+	struct early {
+		std::vector<std::byte> copy;
+		ch::message owned;
+	};
+	std::deque<early> early_; // requests that wait for the same, or for this manager to have its keys
+	bool is_filling_ = false;
+	std::uint64_t filled_by_ = 0; // the next manager's incarnation that is asked
 };
 
 } // namespace ch::dd

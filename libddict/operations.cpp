@@ -60,7 +60,7 @@ manager::outcome manager::dispatch_write(call &c)
 	const op what = static_cast<op>(c.head.what);
 	bool has_to_wait = false;
 
-	if (what < op::put || what >= op::last_op) {
+	if (what < op::put || what >= op::mirror_begin) {
 		answer(c, -EPROTO);
 		return outcome::answered;
 	}
@@ -132,7 +132,7 @@ manager::outcome manager::answer_or_wait(const call &c, int err, std::uint64_t a
 	    c.key.size() + c.value.size() <= inline_max)
 		return outcome::on_any;
 	if (err == 0)
-		changed(c.key);
+		changed(c.key, &c, arg);
 	answer(c, err, arg);
 	return outcome::answered;
 }
@@ -213,21 +213,25 @@ manager::outcome manager::append(const call &c)
 
 void manager::clear(const call &c)
 {
-	std::uint64_t nr = store_.size_at(c.head.at);
+	const std::uint64_t nr = store_.size_at(c.head.at);
 
 	if (c.head.at == store_.oldest() && c.head.at == newest_) {
 		store_.clear();
-	} else {
-		for (std::uint64_t at = 0; const entry *e = store_.next(at);)
-			if (store::seen(*e, c.head.at))
-				if (const int err =
-					    store_.erase(std::vector<std::byte>(e->key().begin(), e->key().end()),
-							 c.head.at);
-				    err < 0)
-					return answer(c, err);
+		if (rules_.replicas > 1)
+			post(&next_, op::mirror_clear, {}, nullptr, 0, &c, nr);
+		if (!parked_.empty())
+			written_.push_back(0); // calls that wait for memory; nobody waits for a key to go
+		return answer(c, 0, nr);
 	}
-	if (!parked_.empty())
-		written_.push_back(0); // calls that wait for memory; nobody waits for a key to go
+	for (std::uint64_t at = 0; const entry *e = store_.next(at);) {
+		if (!store::seen(*e, c.head.at))
+			continue;
+		const std::vector<std::byte> key(e->key().begin(), e->key().end());
+
+		if (const int err = store_.erase(key, c.head.at); err < 0)
+			return answer(c, err);
+		changed(key, &c, nr);
+	}
 	answer(c, 0, nr);
 }
 

@@ -4,6 +4,7 @@
 #include "connection.hpp"
 #include "manager.hpp"
 #include <algorithm>
+#include <csignal>
 #include <sched.h>
 #include <sys/wait.h>
 
@@ -31,12 +32,16 @@ manager_rules rules_of(const ddict_options &o, unsigned managers)
 		refuse(EINVAL, "ddict: a working set has at most 65536 checkpoints");
 	if ((o.wait_for_keys || o.wait_for_writers) && o.working_set < 2)
 		refuse(EINVAL, "ddict: wait_for_keys and wait_for_writers need a working set of 2 checkpoints or more");
+	if (o.replicas > 2 || (o.replicas == 2 && (managers < 2 || o.when_full == ddict_full::evict)))
+		refuse(EINVAL, "ddict: 1 or 2 replicas; 2 need two managers, and no eviction");
 	return {std::max<std::uint64_t>(o.working_set, 1),
 		static_cast<std::uint32_t>(o.when_full),
 		o.wait_for_keys,
 		o.wait_for_writers,
 		o.read_only,
-		usable_cpus() > managers};
+		usable_cpus() > managers,
+		std::max(o.replicas, 1u),
+		0};
 }
 
 } // namespace
@@ -56,14 +61,18 @@ void owner::create(const ddict_options &o)
 
 	check(ch_spawner_create(&sp)); // first: what comes later is not copied into every manager
 	spawner_.reset(sp);
-	make_shards(nr, memory, clients + 64);
+	make_shards(nr, memory * std::clamp(o.replicas, 1u, 2u), clients + 64);
 	control_ = memory_pool::create(control_len(clients), clients + nr + 64);
 	dir_ = directory_create(nr, clients + nr + 64, o.name);
-	directory d{ch_segment_name(dir_.get()), control_->descr(), rules_of(o, nr), {}};
-
-	start_managers(d);
-	directory_publish(dir_.get(), d);
+	known_.name = ch_segment_name(dir_.get());
+	known_.control = control_->descr();
+	known_.rules = rules_of(o, nr);
+	known_.words = directory_words(dir_.get(), nr);
 	descr_ = detail::descr_of<ch_segment, ch_segment_get_descr>(dir_.get());
+	for (const shard &s : shards_)
+		known_.managers.push_back({s.requests.descr(), s.pool.stats().len});
+	start_managers();
+	directory_publish(dir_.get(), known_);
 }
 
 void owner::make_shards(unsigned nr, std::size_t memory, unsigned max_peers)
@@ -80,50 +89,118 @@ void owner::make_shards(unsigned nr, std::size_t memory, unsigned max_peers)
 	}
 }
 
-void owner::start_managers(directory &d)
+// Signals are for the application's threads.
+static std::unique_ptr<std::thread> quiet_thread(void (owner::*run)() noexcept, owner *o)
 {
-	for (unsigned m = 0; m < shards_.size(); m++) {
-		const descriptor requests = shards_[m].requests.descr();
-		manager_arg arg{};
-		ch_peer peer{};
+	sigset_t all, before;
 
-		std::memcpy(arg.requests, requests.bytes, sizeof(arg.requests));
-		std::memcpy(arg.control, d.control.bytes, sizeof(arg.control));
-		arg.index = m;
-		arg.rules = d.rules;
-		check(ch_spawner_spawn(spawner_.get(), manager_main, &arg, sizeof(arg), m, &peer));
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	auto t = std::make_unique<std::thread>(run, o);
+
+	pthread_sigmask(SIG_SETMASK, &before, nullptr);
+	return t;
+}
+
+void owner::start_managers()
+{
+	for (unsigned m = 0; m < shards_.size(); m++)
+		start_manager(m);
+	watcher_ = quiet_thread(&owner::watch, this);
+}
+
+void owner::start_manager(unsigned m)
+{
+	const auto nr = static_cast<unsigned>(shards_.size());
+	manager_words &w = known_.words[m];
+	manager_arg arg{};
+	ch_peer peer{};
+
+	std::memcpy(arg.requests, known_.managers[m].requests.bytes, sizeof(arg.requests));
+	std::memcpy(arg.next, known_.managers[(m + 1) % nr].requests.bytes, sizeof(arg.next));
+	std::memcpy(arg.previous, known_.managers[(m + nr - 1) % nr].requests.bytes, sizeof(arg.previous));
+	std::memcpy(arg.control, known_.control.bytes, sizeof(arg.control));
+	std::memcpy(arg.directory, descr_.bytes, sizeof(arg.directory));
+	arg.index = m;
+	arg.nr_managers = nr;
+	arg.incarnation = w.incarnation.load(std::memory_order_relaxed) + 1; // this thread alone writes it
+	arg.rules = known_.rules;
+	check(ch_spawner_spawn(spawner_.get(), manager_main, &arg, sizeof(arg), m, &peer));
+	{
+		std::lock_guard<std::mutex> lock(lock_);
+
 		running_++;
-		d.managers.push_back({requests, peer, shards_[m].pool.stats().len});
+	}
+	w.creator = ch_peer_self().id;
+	w.peer.store(peer.id, std::memory_order_relaxed); // see below
+	// [I2] pairs with [I1]: peer and lost are there.
+	w.incarnation.store(arg.incarnation, std::memory_order_release);
+}
+
+void owner::watch() noexcept
+{
+	ch_exit end;
+
+	while (ch_spawner_wait(spawner_.get(), CH_FOREVER, &end) >= 0) {
+		bool is_ending;
+
+		{
+			std::lock_guard<std::mutex> lock(lock_);
+
+			running_--;
+			is_ending = is_ending_;
+		}
+		ended_.notify_all();
+		if (!is_ending)
+			replace(static_cast<unsigned>(end.cookie));
 	}
 }
 
-void owner::await_exits() noexcept
+// What it held is given back first: its successor begins with an empty pool, and the requests that nobody has taken.
+void owner::replace(unsigned m) noexcept
 {
-	using std::chrono::steady_clock;
-	const auto until = steady_clock::now() + nanoseconds(exit_timeout);
-	ch_exit end;
+	manager_words &w = known_.words[m];
 
-	while (running_ > 0) {
-		const auto left = std::max(nanoseconds(0), nanoseconds(until - steady_clock::now()));
-
-		if (ch_spawner_wait(spawner_.get(), left.count(), &end) < 0)
-			return;
-		running_--;
+	try {
+		shards_[m].pool.sweep();
+		control_->sweep();
+		if (known_.rules.replicas < 2)
+			w.lost.fetch_add(w.keys.exchange(0, std::memory_order_relaxed), // its writer is dead
+					 std::memory_order_relaxed);                    // see [I2]
+		start_manager(m);
+	} catch (const std::exception &e) {
+		std::fprintf(stderr, "ddict: manager %u died and cannot be replaced: %s\n", m, e.what());
 	}
+}
+
+void owner::end_managers() noexcept
+{
+	for (shard &s : shards_)
+		if (s.requests)
+			ch_channel_close(s.requests.get());
+	if (watcher_) {
+		std::unique_lock<std::mutex> lock(lock_);
+
+		is_ending_ = true;
+		ended_.wait_for(lock, nanoseconds(exit_timeout), [this] { return running_ == 0; });
+	}
+	if (spawner_)
+		ch_spawner_cancel(spawner_.get());
+	if (watcher_)
+		watcher_->join();
+	watcher_.reset();
+	spawner_.reset(); // kills those that are left
 }
 
 void owner::destroy() noexcept
 {
 	if (generation_ != fork_generation()) {
-		(void)spawner_.release(); // the parent's
+		(void)spawner_.release(); // the parent's, as is the thread
+		(void)watcher_.release();
 		return;
 	}
 	disconnect(descr_);
-	for (shard &s : shards_)
-		if (s.requests)
-			ch_channel_close(s.requests.get());
-	await_exits();
-	spawner_.reset();
+	end_managers();
 	for (shard &s : shards_) {
 		s.requests = {};
 		s.pool.destroy();

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// owner.hpp - what the creator of a dictionary holds: the manager processes, their pools, the directory.
+// owner.hpp - what the creator of a dictionary holds: the manager processes, their pools, the directory; and the thread
+// that learns of a manager's death, has its traces removed, and starts another process in its place.
 #pragma once
 #include "directory.hpp"
 #include <ddict/core.hpp>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
 
 namespace ch::dd {
 
@@ -25,16 +29,24 @@ private:
 		ch::channel requests;
 	};
 	void make_shards(unsigned nr, std::size_t memory, unsigned max_peers);
-	void start_managers(directory &d);
-	void await_exits() noexcept;
+	void start_managers();
+	void start_manager(unsigned m);
+	void watch() noexcept;
+	void replace(unsigned m) noexcept;
+	void end_managers() noexcept;
 
 	detail::handle<ch_spawner, ch_spawner_destroy> spawner_;
 	std::vector<shard> shards_;
 	std::optional<memory_pool> control_;
 	segment dir_;
+	directory known_;
 	descriptor descr_{};
 	std::uint64_t generation_ = 0;
+	std::unique_ptr<std::thread> watcher_;
+	std::mutex lock_; // over both
+	std::condition_variable ended_;
 	unsigned running_ = 0;
+	bool is_ending_ = false;
 };
 
 } // namespace ch::dd

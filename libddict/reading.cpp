@@ -52,7 +52,7 @@ manager::outcome manager::get(const call &c, bool and_erase)
 		std::memcpy(small, v->value, v->vlen);
 	if (const int err = store_.erase(c.key, c.head.at); err < 0)
 		return answer_or_wait(c, err);
-	changed(c.key);
+	changed(c.key, &c);
 	send_value(c, was);
 	return outcome::answered;
 }

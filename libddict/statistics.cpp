@@ -32,7 +32,7 @@ static const char *name_of(unsigned what)
 					    "is_frozen",
 					    "checkpoints",
 					    "stats"};
-	static_assert(sizeof(names) / sizeof(*names) == static_cast<std::size_t>(op::last_op));
+	static_assert(sizeof(names) / sizeof(*names) == static_cast<std::size_t>(op::mirror_begin));
 
 	return names[what];
 }
@@ -56,10 +56,10 @@ static std::uint64_t quantile(const dd::op_stats &s, double share)
 
 static ddict_stats readable(const dd::manager_stats &m)
 {
-	ddict_stats s{m.memory,  m.used,    m.largest, m.keys,   m.clients, m.pinned,
-		      m.waiting, m.evicted, m.expired, m.oldest, m.newest,  {}};
+	ddict_stats s{m.memory,  m.used,    m.largest, m.keys,   m.clients, m.pinned, m.waiting,
+		      m.evicted, m.expired, m.oldest,  m.newest, 0,         0,        {}};
 
-	for (unsigned o = 1; o < static_cast<unsigned>(op::last_op); o++)
+	for (unsigned o = 1; o < static_cast<unsigned>(op::mirror_begin); o++)
 		if (m.ops[o].count)
 			s.ops.push_back({name_of(o), m.ops[o].count, quantile(m.ops[o], 0.5), quantile(m.ops[o], 0.99),
 					 quantile(m.ops[o], 1)});
@@ -80,6 +80,8 @@ std::vector<ddict_stats> ddict_core::stats() const
 		if (status < 0 || c.body().size() != sizeof(dd::manager_stats))
 			co.fail(m, status < 0 ? status : -EPROTO);
 		out.push_back(readable(dd::load<dd::manager_stats>(c.body().data())));
+		out.back().deaths = co.dir().words[m].incarnation.load(std::memory_order_relaxed) - 1; // figures
+		out.back().lost = co.dir().words[m].lost.load(std::memory_order_relaxed);
 	}
 	return out;
 }

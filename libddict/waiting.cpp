@@ -10,7 +10,8 @@ namespace ch::dd {
 // Memory that clients free by themselves (views, claims) and their deaths announce themselves to nobody: who waits for
 // either looks so often.
 constexpr std::int64_t look_again = 10000000;
-constexpr unsigned reap_every = 16; // looks
+constexpr std::int64_t look_for_room = 1000000; // in a neighbour's channel
+constexpr unsigned reap_every = 16;             // looks
 
 std::int64_t monotonic_ns()
 {
@@ -33,9 +34,11 @@ void manager::park(const call &c, bytes msg, ch::message *owner, outcome why)
 	p.is_for_any = why == outcome::on_any;
 }
 
-// To be called for each key that was written or erased.
-void manager::changed(bytes key)
+// To be called for each key that was written or erased: by a call that answers result.
+void manager::changed(bytes key, const call *c, std::uint64_t result)
 {
+	if (rules_.replicas > 1)
+		mirror(key, c, result);
 	if (!parked_.empty())
 		written_.push_back(key_hash(key));
 }
@@ -43,6 +46,8 @@ void manager::changed(bytes key)
 // How long to wait for the next request; negative: for ever.
 std::int64_t manager::patience() const
 {
+	if (!outbox_.empty() || is_filling_)
+		return look_for_room;
 	std::int64_t until = store_.next_expiry() ? store_.next_expiry() : -1;
 
 	for (const parked &p : parked_) {

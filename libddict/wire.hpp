@@ -42,7 +42,23 @@ enum class op : std::uint32_t {
 	is_frozen,  // reply arg
 	checkpoints, // reply arg: the newest, off: the oldest of the working set
 	stats,       // reply: struct manager_stats
+	// From manager to manager; client is 0.
+	mirror_begin, // what comes next is all that there is
+	mirror_put,
+	mirror_erase,
+	mirror_clear,
+	mirror_me, // asks the manager before this one for all its keys
+	refill_me, // asks the manager behind this one for the copies of this one's keys
+	refill_put,
+	refill_done, // a call that was answered, or nearly
+	refill_end,  // arg: the incarnation that asked
 	last_op
+};
+
+// Between key and value of what one manager tells another.
+struct mirror_head {
+	std::uint64_t result;         // the call's
+	std::uint64_t oldest, newest; // of the working set
 };
 
 inline constexpr std::uint32_t put_if_absent = 1, put_persistent = 2;
@@ -65,7 +81,8 @@ struct request {
 	std::uint64_t at; // checkpoint
 	std::int64_t
 		until; // CLOCK_MONOTONIC, ns: a call that has to wait is answered with -ETIMEDOUT then; negative: never
-	std::uint64_t peer; // who began the call: 0 is the client itself
+	std::uint64_t
+		retry_of; // the id of a call that this one repeats, its manager having died; from managers: the client
 };
 
 struct reply {
@@ -108,7 +125,8 @@ struct op_stats {
 struct manager_stats {
 	std::uint64_t memory, used, largest; // bytes of its pool, of blocks in use, of the largest free one
 	std::uint64_t keys, clients, pinned, waiting, evicted, expired, oldest, newest;
-	op_stats ops[static_cast<unsigned>(op::last_op)];
+	std::uint64_t single; // copies that there was no room for
+	op_stats ops[static_cast<unsigned>(op::mirror_begin)];
 };
 
 inline constexpr std::uint32_t wire_version = 2;

@@ -33,6 +33,7 @@ struct ddict_options {
 	bool wait_for_keys = false;    // see "Checkpoints" in libddict(7); both need a working set of 2 or more
 	bool wait_for_writers = false;
 	bool read_only = false;        // nobody may write
+	unsigned replicas = 1;         // 2: each key is also with another manager, and outlives the death of one
 	nanoseconds timeout = forever; // of every call through the handle that created it, and its copies
 };
 
@@ -64,6 +65,7 @@ struct ddict_stats {
 	std::uint64_t waiting; // calls that wait for a value, memory, or a checkpoint
 	std::uint64_t evicted, expired;
 	std::uint64_t oldest, newest; // checkpoints
+	std::uint64_t deaths, lost;   // of processes that were this manager, and the keys that went with them
 	std::vector<ddict_op_stats> ops;
 };
 

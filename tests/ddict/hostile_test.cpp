@@ -23,7 +23,7 @@ struct raw_client {
 	~raw_client()
 	{
 		cr_assert_eq(d.get("good"), "value");
-		cr_assert(ch_peer_is_alive(dir.managers[0].peer));
+		cr_assert(ch_peer_is_alive(dir.peer_of(0)));
 	}
 	void send(const std::vector<std::byte> &bytes) { requests.send(bytes); }
 	void send(request r, const void *rest = nullptr, std::size_t len = 0)

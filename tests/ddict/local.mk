@@ -20,6 +20,7 @@ check_PROGRAMS += \
 	tests/ddict/more_ops_test \
 	tests/ddict/ops_test \
 	tests/ddict/parts_test \
+	tests/ddict/replica_test \
 	tests/ddict/room_test
 endif
 tests_ddict_c_test_SOURCES         = tests/ddict/c_test.c
@@ -52,6 +53,9 @@ tests_ddict_ops_test_LDADD         = $(DDICT_TEST_LDADD)
 tests_ddict_parts_test_SOURCES     = tests/ddict/parts_test.cpp libddict/place.cpp
 tests_ddict_parts_test_CPPFLAGS    = $(DDICT_TEST_CPPFLAGS) $(XXHASH_CFLAGS) -iquote $(top_srcdir)/libddict
 tests_ddict_parts_test_LDADD       = $(DDICT_TEST_LDADD) $(XXHASH_LIBS)
+tests_ddict_replica_test_SOURCES   = tests/ddict/replica_test.cpp
+tests_ddict_replica_test_CPPFLAGS  = $(DDICT_TEST_CPPFLAGS)
+tests_ddict_replica_test_LDADD     = $(DDICT_TEST_LDADD)
 tests_ddict_room_test_SOURCES      = tests/ddict/room_test.cpp
 tests_ddict_room_test_CPPFLAGS     = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_room_test_LDADD        = $(DDICT_TEST_LDADD)

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+// replica_test.cpp - keys that are with two managers, of which one is killed at any instant: no acknowledged write is
+// lost, and nothing is done twice. CH_TEST_KILLS=500 for the long run.
+#include "ddict_support.hpp"
+#include <atomic>
+#include <map>
+
+TestSuite(ddict_replica, .timeout = 10 * WATCHDOG_S);
+
+static void kill_manager(const ch::ddict_core &d, unsigned m)
+{
+	const ch_peer peer = d.manager_peer(m);
+
+	kill(ch_peer_pid(peer), SIGKILL);
+	AWAIT(!ch_peer_is_alive(peer));
+}
+
+// Until it serves and, having been asked for something behind them, has sent its own and got its neighbour's copies.
+static void await_health(const ddict<int, std::string> &d)
+{
+	d.size();
+	for (unsigned m = 0; m < d.managers(); m++)
+		d.manager(m).put_if_absent(-1000, "x");
+	for (unsigned m = 0; m < d.managers(); m++)
+		d.manager(m).contains(-1000);
+}
+
+Test(ddict_replica, a_manager_that_died_comes_back_with_its_keys)
+{
+	for (const unsigned managers : {2u, 3u}) {
+		ddict<int, std::string> d({.managers = managers, .memory = 64 << 20, .replicas = 2});
+		std::map<int, std::string> model;
+
+		for (int k = 0; k < 500; k++)
+			d.put(k, model[k] = whole_value(static_cast<std::uint64_t>(k), k % 50 ? k : 30000 + k));
+		for (int round = 0; round < 6; round++) {
+			kill_manager(d.core(), static_cast<unsigned>(round) % managers);
+			for (const auto &[k, v] : model)
+				cr_assert_eq(d.get(k), v, "round %d key %d", round, k);
+			cr_assert_eq(d.size(), model.size());
+			for (int k = round; k < 500; k += 7)
+				d.put(k, model[k] = whole_value(static_cast<std::uint64_t>(round), 100));
+			d.erase(round + 100);
+			model.erase(round + 100);
+		}
+		for (const ch::ddict_stats &s : d.stats())
+			cr_assert_eq(s.lost, 0u);
+	}
+}
+
+Test(ddict_replica, every_kind_of_write_is_with_both)
+{
+	ddict<std::string, std::string> d({.managers = 2, .working_set = 3, .replicas = 2});
+	const ddict<std::string, long> n{d.core()};
+
+	d.put("put", "v");
+	d.put("large", whole_value(1, 50000));
+	d.put("gone", "x");
+	d.erase("gone");
+	d.put("popped", "x");
+	d.pop("popped");
+	d.put_if_absent("absent", "a");
+	d.put("cas", "1");
+	d.compare_and_set("cas", "1", "2");
+	d.append("app", "ab");
+	d.append("app", "cd");
+	n.fetch_add("n", 5);
+	n.fetch_add("n", 5);
+	std::map<std::string, std::string> many;
+	for (int i = 0; i < 100; i++)
+		many["m" + std::to_string(i)] = std::to_string(i);
+	d.put_many(many);
+	d.checkpoint();
+	d.put("put", "w");
+	d.erase("cas");
+	for (unsigned m = 0; m < 2; m++) {
+		kill_manager(d.core(), m);
+		cr_assert_eq(d.checkpoint_id(), 1u);
+		cr_assert_eq(d.get("put"), "w");
+		cr_assert_not(d.contains("cas"));
+		d.rollback();
+		cr_assert_eq(d.get("put"), "v");
+		cr_assert_eq(d.get("cas"), "2");
+		cr_assert_eq(d.get("large"), whole_value(1, 50000));
+		cr_assert_not(d.contains("gone"));
+		cr_assert_not(d.contains("popped"));
+		cr_assert_eq(d.get("absent"), "a");
+		cr_assert_eq(d.get("app"), "abcd");
+		cr_assert_eq((ddict<std::string, long>{d.core()}.get("n")), 10);
+		for (const auto &[k, v] : many)
+			cr_assert_eq(d.get(k), v);
+		d.checkpoint();
+		// Its neighbour's copies come back too, before the neighbour dies.
+		for (int i = 0; i < 3; i++)
+			d.size();
+		const timespec nap = {0, 50000000};
+		nanosleep(&nap, nullptr);
+	}
+	d.clear();
+	kill_manager(d.core(), 0);
+	cr_assert_eq(d.size(), 0u);
+}
+
+// Counters: each addition that was acknowledged is there, and none is there twice. One process adds and another puts
+// growing numbers, while managers are killed, one after the other has its copies again.
+Test(ddict_replica, no_acknowledged_write_is_lost_when_managers_are_killed)
+{
+	const char *given = getenv("CH_TEST_KILLS");
+	const int kills = given ? atoi(given) : 25;
+	constexpr int nr = 16;
+	std::uint64_t seed = test_seed();
+	ddict<int, std::int64_t> d({.managers = 3, .memory = 16 << 20, .replicas = 2});
+	struct board *b = board_new();
+	const auto work = [&](int first) {
+		std::int64_t mine[nr] = {};
+
+		for (int i = 0; posted(b, 1) == 0; i++) {
+			const int k = first + i % nr;
+			const std::int64_t old = d.fetch_add(k, 1);
+
+			if (old != mine[i % nr]++) {
+				fprintf(stderr, "key %d had %lld, not %lld\n", k, (long long)old,
+					(long long)mine[i % nr] - 1);
+				return false;
+			}
+			d.put(1000 + k, mine[i % nr]);
+			if (i == 10)
+				post(b, 0);
+		}
+		for (int i = 0; i < nr; i++)
+			if (d.get_or(first + i, 0) != mine[i] || d.get_or(1000 + first + i, 0) != mine[i]) {
+				fprintf(stderr, "key %d: %lld and %lld of %lld\n", first + i,
+					(long long)d.get_or(first + i, 0), (long long)d.get_or(1000 + first + i, 0),
+					(long long)mine[i]);
+				return false;
+			}
+		return true;
+	};
+	const pid_t one = start_child([&] { return work(0); }), two = start_child([&] { return work(100); });
+
+	AWAIT(posted(b, 0) == 2);
+	for (int i = 0; i < kills; i++) {
+		const unsigned m = static_cast<unsigned>(rnd(&seed) % 3);
+		const timespec nap = {0, static_cast<long>(rnd(&seed) % 3000000)};
+
+		nanosleep(&nap, nullptr);
+		kill_manager(d.core(), m);
+		await_health(ddict<int, std::string>{d.core()});
+	}
+	post(b, 1);
+	cr_expect_eq(child_end(one), 0);
+	cr_expect_eq(child_end(two), 0);
+	munmap(b, sizeof(*b));
+}
+
+Test(ddict_replica, options_that_cannot_be)
+{
+	cr_assert_eq(error_of([] { ddict<int, int>({.managers = 1, .replicas = 2}); }), EINVAL);
+	cr_assert_eq(error_of([] { ddict<int, int>({.managers = 3, .replicas = 3}); }), EINVAL);
+	cr_assert_eq(error_of([] {
+			     ddict<int, int>({.managers = 3, .when_full = ch::ddict_full::evict, .replicas = 2});
+		     }),
+		     EINVAL);
+}
