@@ -148,11 +148,23 @@ struct alignas(line) board {
 	fingerprint modules[max_modules];
 };
 
+// What another process needs to enter a room.
+struct room_key {
+	descriptor segment, pool, tasks[nr_priorities], results;
+	std::int64_t board_off; // from the segment's beginning
+	std::uint32_t nr_slots, nr_desks;
+};
+
 // The shared memory of one pool as one process sees it.
 class room {
 public:
-	room(std::size_t memory, std::uint32_t nr_slots, std::uint32_t nr_desks, std::uint32_t spin_ns);
+	// Named: other processes than forked ones may enter.
+	room(std::size_t memory, std::uint32_t nr_slots, std::uint32_t nr_desks, std::uint32_t spin_ns, bool is_named = false);
+	explicit room(const room_key &k); // enters another process's
 	~room();
+	room_key key() const;
+	// Who made it is dead: its name is to go with us.
+	void inherit() noexcept { is_orphan_ = true; }
 	room(const room &) = delete;
 	room &operator=(const room &) = delete;
 
@@ -171,10 +183,14 @@ public:
 	std::byte *at(std::int64_t off) const noexcept { return reinterpret_cast<std::byte *>(board_) + off; }
 
 private:
-	void make(std::size_t memory, std::uint32_t spin_ns);
+	void make(std::size_t memory, std::uint32_t spin_ns, bool is_named);
+	void make_pool(std::size_t memory, bool is_named);
+	void enter(const room_key &k);
 	void release() noexcept;
 
-	pid_t creator_;
+	pid_t creator_; // 0: entered
+	ch_segment *segment_ = nullptr; // if it is named
+	bool is_orphan_ = false;
 	std::uint32_t nr_slots_, nr_desks_;
 	ch_pool *pool_ = nullptr;
 	ch_channel *tasks_[nr_priorities] = {}, *results_ = nullptr;

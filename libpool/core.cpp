@@ -53,9 +53,9 @@ static unsigned count_forks()
 	return generation;
 }
 
-core::core(const pool_options &o)
+core::core(const pool_options &o, bool is_spmd)
     : opt_(completed(o)), creator_(getpid()), generation_(count_forks()),
-      room_(std::make_shared<room>(opt_.memory, opt_.in_flight, opt_.max_workers, opt_.spin_ns)),
+      room_(std::make_shared<room>(opt_.memory, opt_.in_flight, opt_.max_workers, opt_.spin_ns, is_spmd)),
       block_budget_(opt_.memory / 8 * 5), held_budget_(opt_.memory / 8), recs_(opt_.in_flight),
       workers_(opt_.max_workers), held_(std::make_shared<std::atomic<std::size_t>>(0)), target_(opt_.workers)
 {
@@ -63,8 +63,6 @@ core::core(const pool_options &o)
 	for (std::uint32_t i = opt_.in_flight; i > 0; i--)
 		free_.push_back(i - 1);
 }
-
-core::~core() = default;
 
 void core::check_process() const
 {

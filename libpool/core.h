@@ -71,9 +71,11 @@ struct held_message {
 	held_message &operator=(const held_message &) = delete;
 };
 
+struct meeting; // spmd.cpp
+
 class core : public std::enable_shared_from_this<core> {
 public:
-	explicit core(const pool_options &o);
+	explicit core(const pool_options &o, bool is_spmd = false);
 	~core(); // after stop() or terminate()
 	core(const core &) = delete;
 	core &operator=(const core &) = delete;
@@ -102,6 +104,9 @@ public:
 	// limits.cpp
 	void request_stop(task &t) noexcept;
 	bool kill(task &t) noexcept;
+
+	// spmd.cpp
+	void start_ranks(const rank &r);
 
 	// monitor.cpp
 	void start();
@@ -183,6 +188,11 @@ private:
 	void watch_limits() noexcept;
 	void end_limits() noexcept;
 
+	// spmd.cpp
+	void hear_ranks() noexcept;
+	void watch_ranks() noexcept;
+	void end_ranks() noexcept;
+
 	// monitor.cpp
 	void watch() noexcept;
 	int start_worker(std::uint32_t i) noexcept;
@@ -203,6 +213,7 @@ private:
 	const unsigned generation_; // of the creator
 	std::shared_ptr<room> room_;
 	ch_spawner *spawner_ = nullptr;
+	std::shared_ptr<meeting> meeting_; // instead of a spawner, where the workers are the job's other ranks
 	std::thread monitor_;
 	const std::size_t block_budget_, held_budget_;
 
@@ -295,6 +306,9 @@ template <class F> std::thread quiet_thread(F f)
 }
 
 int worker_main(const void *arg, std::size_t len);
+// As a worker, in a process that goes on afterwards.
+void serve_room(room &r, const pool_options &o, std::uint32_t index);
+void serve_as_rank(const rank &r, const pool_options &o);
 
 struct worker_arg {
 	core *c;

@@ -21,6 +21,7 @@ libpool_la_SOURCES = \
 	libpool/progress.cpp \
 	libpool/queue.cpp libpool/queue.h \
 	libpool/room.cpp \
+	libpool/spmd.cpp \
 	libpool/worker.cpp
 libpool_la_LIBADD  = libchannels.la
 libpool_la_LDFLAGS = $(AM_LDFLAGS) -version-info $(POOL_LT_VERSION) -no-undefined

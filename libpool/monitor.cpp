@@ -228,6 +228,8 @@ void core::give_up(const char *why) noexcept
 void core::end_monitor() noexcept
 {
 	ch_spawner_cancel(spawner_);
+	if (meeting_)
+		end_ranks();
 	if (monitor_.joinable())
 		monitor_.join();
 	end_limits();
@@ -257,7 +259,7 @@ void core::stop() noexcept
 
 	is_open_ = false;
 	is_stopping_ = true;
-	if (!spawner_)
+	if (!spawner_ && !meeting_)
 		return;
 	l.unlock();
 	for (const priority p : {priority::high, priority::low, priority::normal})
@@ -285,7 +287,7 @@ void core::terminate(nanoseconds patience) noexcept
 	is_stopping_ = true;
 	fail_all(outcome::cancelled);
 	l.unlock();
-	if (spawner_)
+	if (spawner_ || meeting_)
 		end_monitor();
 }
 
@@ -293,6 +295,8 @@ void core::terminate(nanoseconds patience) noexcept
 void core::resize(unsigned workers)
 {
 	check_process();
+	if (meeting_)
+		throw error(EINVAL, "pool: its workers are the job's ranks, as many as there are");
 	if (workers < 1 || workers > workers_.size())
 		throw error(EINVAL, ("pool: from 1 to " + std::to_string(workers_.size()) +
 				     " workers: raise pool_options.max_workers").c_str());

@@ -38,6 +38,24 @@ pool::pool(const pool_options &o) : core_(std::make_shared<detail::core>(o)), un
 	core_->start();
 }
 
+pool::pool(const rank &r, const pool_options &o) : unwinding_(std::uncaught_exceptions())
+{
+	if (r.index >= r.count)
+		throw error(EINVAL, "pool: a rank beyond the job's size");
+	if (r.index) {
+		detail::serve_as_rank(r, o);
+		return;
+	}
+	pool_options mine = o;
+	if (r.count > 1)
+		mine.workers = mine.max_workers = r.count - 1;
+	core_ = std::make_shared<detail::core>(mine, r.count > 1);
+	if (r.count > 1)
+		core_->start_ranks(r);
+	else
+		core_->start();
+}
+
 pool::~pool()
 {
 	end(core_, unwinding_);
@@ -58,7 +76,7 @@ pool &pool::operator=(pool &&o) noexcept
 detail::core &pool::core() const
 {
 	if (!core_)
-		throw error(EINVAL, "pool: moved from");
+		throw error(EINVAL, "pool: moved from, or of a rank that was a worker");
 	return *core_;
 }
 

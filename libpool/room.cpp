@@ -11,40 +11,95 @@ namespace {
 
 ch_channel *make_channel(ch_pool *pool, std::uint32_t capacity, std::size_t inline_max, std::uint32_t spin_ns)
 {
+	// Who is not killed with the creator learns of its end by theirs.
 	ch_channel_attr attr = CH_CHANNEL_ATTR_INIT;
 	ch_channel *c = nullptr;
 
 	attr.capacity = capacity;
 	attr.inline_max = static_cast<std::uint32_t>(inline_max);
 	attr.spin_ns = spin_ns;
+	attr.flags = CH_CHANNEL_ENDS_WITH_CREATOR;
 	check(ch_channel_create(pool, &attr, &c));
 	return c;
 }
 
 } // namespace
 
-room::room(std::size_t memory, std::uint32_t nr_slots, std::uint32_t nr_desks, std::uint32_t spin_ns)
+room::room(std::size_t memory, std::uint32_t nr_slots, std::uint32_t nr_desks, std::uint32_t spin_ns, bool is_named)
     : creator_(getpid()), nr_slots_(nr_slots), nr_desks_(nr_desks)
 {
 	try {
-		make(memory, spin_ns);
+		make(memory, spin_ns, is_named);
 	} catch (...) {
 		release();
 		throw;
 	}
 }
 
-void room::make(std::size_t memory, std::uint32_t spin_ns)
+room::room(const room_key &k) : creator_(0), nr_slots_(k.nr_slots), nr_desks_(k.nr_desks)
+{
+	try {
+		enter(k);
+	} catch (...) {
+		release();
+		throw;
+	}
+}
+
+void room::enter(const room_key &k)
+{
+	check(ch_segment_attach(&k.segment, &segment_));
+	check(ch_pool_attach(&k.pool, &pool_));
+	for (int i = 0; i < nr_priorities; i++)
+		check(ch_channel_attach(&k.tasks[i], &tasks_[i]));
+	check(ch_channel_attach(&k.results, &results_));
+	board_ = reinterpret_cast<board *>(static_cast<std::byte *>(ch_segment_addr(segment_)) + k.board_off);
+	desks_ = reinterpret_cast<desk *>(board_ + 1);
+	slots_ = reinterpret_cast<slot *>(desks_ + nr_desks_);
+}
+
+room_key room::key() const
+{
+	room_key k{};
+
+	check(ch_segment_get_descr(segment_, &k.segment));
+	check(ch_pool_get_descr(pool_, &k.pool));
+	for (int i = 0; i < nr_priorities; i++)
+		check(ch_channel_get_descr(tasks_[i], &k.tasks[i]));
+	check(ch_channel_get_descr(results_, &k.results));
+	k.board_off = reinterpret_cast<std::byte *>(board_) - static_cast<std::byte *>(ch_segment_addr(segment_));
+	k.nr_slots = nr_slots_;
+	k.nr_desks = nr_desks_;
+	return k;
+}
+
+// Forked workers have it mapped, so it needs no name, and nothing is left however all of us end.
+void room::make_pool(std::size_t memory, bool is_named)
 {
 	ch_pool_attr attr = CH_POOL_ATTR_INIT;
+	// A dead worker's place is free again only when it is swept; its replacement may come before.
+	const std::uint32_t max_peers = 2 * nr_desks_ + 16;
+
+	if (is_named) {
+		ch_segment_attr seg = CH_SEGMENT_ATTR_INIT;
+
+		seg.len = memory;
+		seg.max_peers = max_peers;
+		check(ch_segment_create(&seg, &segment_));
+		attr.segment = segment_;
+	} else {
+		attr.len = memory;
+		attr.flags = CH_ANONYMOUS;
+		attr.max_peers = max_peers;
+	}
+	check(ch_pool_create(&attr, &pool_));
+}
+
+void room::make(std::size_t memory, std::uint32_t spin_ns, bool is_named)
+{
 	void *p = nullptr;
 
-	attr.len = memory;
-	// The workers are forked and have it mapped. Without a name nothing is left however all of us end.
-	attr.flags = CH_ANONYMOUS;
-	// A dead worker's place is free again only when it is swept; its replacement may come before.
-	attr.max_peers = 2 * nr_desks_ + 16;
-	check(ch_pool_create(&attr, &pool_));
+	make_pool(memory, is_named);
 	// Void tickets (of what was taken back, or queued again) lie in the channel beside the live ones.
 	// One that is full makes who submits wait, as being short of slots does: the other priorities' may be small.
 	for (const priority l : {priority::normal, priority::high, priority::low}) {
@@ -71,6 +126,14 @@ room::~room()
 
 void room::release() noexcept
 {
+	if (!creator_) {
+		for (ch_channel *c : tasks_)
+			ch_channel_detach(c);
+		ch_channel_detach(results_);
+		ch_pool_detach(pool_);
+		(is_orphan_ ? ch_segment_destroy : ch_segment_detach)(segment_);
+		return;
+	}
 	// In a process that was forked without the pool's knowledge the room is not ours to end.
 	if (creator_ != getpid())
 		return;
@@ -78,6 +141,7 @@ void room::release() noexcept
 		ch_channel_destroy(c);
 	ch_channel_destroy(results_);
 	ch_pool_destroy(pool_);
+	ch_segment_destroy(segment_);
 }
 
 } // namespace ch::detail

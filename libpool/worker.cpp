@@ -123,8 +123,8 @@ std::size_t sink::send_piece(piece_head p)
 
 class worker {
 public:
-	worker(const core &c, std::uint32_t me)
-	    : core_(c), room_(c.shared()), desk_(room_.desk_of(me)), me_(me), sink_(room_)
+	worker(room &r, const pool_options &o, std::uint32_t me)
+	    : opt_(o), room_(r), desk_(r.desk_of(me)), me_(me), sink_(r)
 	{
 	}
 	void serve();
@@ -137,7 +137,7 @@ private:
 	void call(const slot &s);
 	bool end(slot &s, ticket t);
 
-	const core &core_;
+	const pool_options &opt_;
 	room &room_;
 	desk &desk_;
 	const std::uint32_t me_;
@@ -152,8 +152,8 @@ void worker::initialize()
 	context.exists = true;
 	context.worker = me_;
 	try {
-		if (core_.options().initializer)
-			core_.options().initializer();
+		if (opt_.initializer)
+			opt_.initializer();
 	} catch (const abi::__forced_unwind &) {
 		throw;
 	} catch (...) {
@@ -196,7 +196,7 @@ ssize_t worker::next()
 
 void worker::serve()
 {
-	const unsigned most = core_.options().max_tasks;
+	const unsigned most = opt_.max_tasks;
 
 	initialize();
 	while (!most || nr_run_ < most) {
@@ -326,6 +326,19 @@ void add_errors(result_sink &out, std::span<const std::byte> results, const std:
 	archive::write(room.subspan(kept.size()), errors);
 }
 
+void serve_room(room &r, const pool_options &o, std::uint32_t index)
+{
+	the_board = &r.head();
+	become_worker(module_of_owner);
+	try {
+		worker(r, o, index).serve();
+	} catch (const pool_ended &) {
+	}
+	context = {};
+	become_worker(nullptr);
+	the_board = nullptr;
+}
+
 int worker_main(const void *arg, std::size_t)
 {
 	const auto *a = static_cast<const worker_arg *>(arg);
@@ -333,7 +346,7 @@ int worker_main(const void *arg, std::size_t)
 
 	settle_in(*a->c, a->index);
 	try {
-		worker(*a->c, a->index).serve();
+		worker(a->c->shared(), a->c->options(), a->index).serve();
 	} catch (const pool_ended &) {
 	} catch (const error &e) {
 		std::fprintf(stderr, "pool %s: worker %d: %s\n", a->c->options().name.c_str(), getpid(), e.what());

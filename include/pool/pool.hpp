@@ -22,11 +22,24 @@
 
 namespace ch {
 
+// One process of a job whose processes were started beforehand, all alike.
+struct rank {
+	unsigned index = 0, count = 1;
+	std::string job{}; // the same in all of them, and no other's
+};
+// As the launcher says in the environment: CH_RANK, CH_SIZE and CH_JOB, or what PMIx, PMI, Open MPI or Slurm set. Without
+// any: the only one.
+CH_API rank launched_rank();
+
 class CH_API pool {
 public:
 	pool() : pool(pool_options{}) {}
 	explicit pool(unsigned workers) : pool(pool_options{.workers = workers}) {}
 	explicit pool(const pool_options &o);
+	// Each rank of a job constructs the pool, with the same options. Rank 0 goes on with it, and the others are its
+	// workers: they return from here, with is_main() false, when the pool has ended. The only rank of a job gets a pool
+	// of its own workers. Throws ch::error ETIMEDOUT if not all come within a minute.
+	pool(const rank &r, const pool_options &o);
 	// close(), join(). While an exception unwinds the stack: terminate(), so that an error is not held up by tasks.
 	~pool();
 	pool(pool &&) noexcept;
@@ -97,6 +110,7 @@ public:
 	// Keeps so many workers from now on, from 1 to max_workers. Those that are too many end their tasks first.
 	void resize(unsigned workers);
 
+	bool is_main() const noexcept { return core_ != nullptr; }
 	unsigned size() const noexcept;     // how many workers it keeps
 	std::vector<pid_t> workers() const; // those that run now
 	pool_stats stats() const;

@@ -15,6 +15,7 @@ check_PROGRAMS += \
 	tests/pool/option_test \
 	tests/pool/process_test \
 	tests/pool/queue_test \
+	tests/pool/spmd_test \
 	tests/pool/wait_test
 endif
 STRESS += tests/pool/threads_stress
@@ -53,3 +54,6 @@ tests_pool_queue_test_LDADD = $(POOL_TEST_LDADD)
 tests_pool_process_test_SOURCES = tests/pool/process_test.cpp
 tests_pool_process_test_CPPFLAGS = $(POOL_TEST_CPPFLAGS)
 tests_pool_process_test_LDADD = $(POOL_TEST_LDADD)
+tests_pool_spmd_test_SOURCES = tests/pool/spmd_test.cpp
+tests_pool_spmd_test_CPPFLAGS = $(POOL_TEST_CPPFLAGS)
+tests_pool_spmd_test_LDADD = $(POOL_TEST_LDADD)

@@ -151,7 +151,7 @@ Test(process, signals_reach_it_and_its_death_is_told)
 	cr_assert_eq(q.wait().signal(), SIGINT);
 	AWAIT(p.signal(SIGTERM) == false || p.wait_for(20ms));
 	cr_assert(p.wait().exit_code() == 9 || p.wait().signal() == SIGTERM);
-	ch::process r(shell("trap '' TERM; sleep 1000"));
+	ch::process r(shell("trap '' TERM; exec sleep 1000"));
 	cr_assert_neq(r.terminate(50ms).signal(), 0);
 }
 
