@@ -8,6 +8,7 @@ dist_channelsinclude_HEADERS = \
 	include/channels/channel.h \
 	include/channels/channels.h include/channels/channels.hpp \
 	include/channels/descr.h \
+	include/channels/poll_set.hpp \
 	include/channels/pollset.h \
 	include/channels/pool.h \
 	include/channels/segment.h \

@@ -33,6 +33,7 @@ check_PROGRAMS += \
 	tests/conform/channel_wait_test \
 	tests/conform/descr_test \
 	tests/conform/peer_test \
+	tests/conform/pollset_cpp_test \
 	tests/conform/pollset_test \
 	tests/conform/pollset_wait_test \
 	tests/conform/pool_grow_test \
@@ -98,6 +99,9 @@ tests_conform_descr_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_peer_test_SOURCES  = tests/conform/peer_test.c tests/support/support.h
 tests_conform_peer_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_peer_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_pollset_cpp_test_SOURCES  = tests/conform/pollset_cpp_test.cpp tests/support/support.h
+tests_conform_pollset_cpp_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_pollset_cpp_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_pollset_test_SOURCES  = tests/conform/pollset_test.c tests/support/support.h
 tests_conform_pollset_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_pollset_test_LDADD    = $(CHANNELS_TEST_LIBS)
