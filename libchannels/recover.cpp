@@ -104,6 +104,11 @@ static bool is_message(const lane &r, u64 w) noexcept
 	return slot_state_of(w) == S_FULL && t - head < r.lap && !spsc_is_past_end(r, t);
 }
 
+static bool is_void(const lane &r, u64 w) noexcept
+{
+	return r.is_spsc && slot_state_of(w) == S_FULL && spsc_is_past_end(r, word_ticket(w));
+}
+
 // Gives the block of a message back to it, if it is in state as owner's.
 static void give_to_message(const lane &r, const run_map &m, u64 i, block_state as, u32 owner) noexcept
 {
@@ -268,9 +273,12 @@ static void drain_lane(const lane &r, run_map &m, u32 me) noexcept
 	block_ref ref;
 	block_place b;
 
-	for (u64 i = 0; i <= r.mask; i++)
-		if (is_message(r, r.at(i).w.load(acquire)) && read_ref(r, i, ref) && block_take(m, ref, me, b)) // [A1]
+	for (u64 i = 0; i <= r.mask; i++) {
+		const u64 w = r.at(i).w.load(acquire); // [A1] pairs with [R1]
+		// Past the end of an SPSC channel too: a sweep may have kept the block of what became void in the same moment.
+		if ((is_message(r, w) || is_void(r, w)) && read_ref(r, i, ref) && block_take(m, ref, me, b))
 			block_free(m, b, me);
+	}
 }
 
 void ring_drain(const ring &r, run_map &m, u32 me) noexcept

@@ -403,6 +403,9 @@ int spsc_sent(const lane &r, u64 t, int n) noexcept
 	if (r.ends->tail.compare_exchange_strong(end, (t + TICKET) | SPSC_SEALED, acq_rel,
 						 acquire)) // [Z1] pairs with [Z2]
 		return n;
+	// Nobody will ever look at what lies past the end again, but who frees the channel's blocks.
+	for (u64 k = 0; k < static_cast<u64>(n) && spsc_is_past_end(r, t - k * TICKET); k++)
+		r.of(t - k * TICKET).w.store((t - k * TICKET) | S_EMPTY, relaxed);
 	const i64 too_many = static_cast<i64>(t + TICKET - word_ticket(end)) / static_cast<i64>(TICKET);
 	return too_many <= 0 ? n : too_many < n ? n - static_cast<int>(too_many) : -EPIPE;
 }

@@ -42,6 +42,9 @@ for bug in NOBARRIER BLINDDOZE NOASK BLINDDISARM NOLOOK; do
 done
 holds ring -DNP=1 -DNC=1 -DNS=2 -DM=1 -DCR=2 -DREUSE=1 -DBLK
 holds ring -DNP=1 -DNC=2 -DNS=1 -DM=1 -DCR=1 -DBLK
+holds ring -DNP=1 -DNC=1 -DNS=1 -DM=1 -DCR=1 -DREUSE=1 -DACK=2 -DBLK
+holds ring -DN=1 -DNP=1 -DNC=1 -DNS=1 -DM=2 -DCR=1 -DREUSE=1
+finds ring -DNP=1 -DNC=2 -DNS=1 -DM=1 -DCR=1 -DACK=1 -DOWNONLY
 finds ring -DNP=2 -DNC=1 -DCR=1 -DBLK -DNOKEEP
 finds ring -DNP=2 -DNC=1 -DCR=1 -DBLK -DLATEBLK
 finds ring -DNP=1 -DNC=2 -DCR=1 -DBLK -DNOGIVE
@@ -55,11 +58,19 @@ holds sync -DNC=2 -DNP=1
 for bug in NONEWS NOWAKE LATE BLIND TIMEFIRST; do
 	finds sync -DNC=2 -DNP=1 -D$bug
 done
+holds spsc -DNP=1 -DNC=2
+holds spsc -DNP=2 -DNC=2 -DM=1 -DCR=2
+finds spsc -DNP=1 -DNC=2 -DNOBARRIER
+finds spsc -DNP=1 -DNC=1 -DNOSEAL
+finds spsc -DNP=1 -DNC=2 -DNOGIVE
+finds spsc -DNP=2 -DNC=1 -DM=1 -DNOKEEP
+finds spsc -DNP=1 -DNC=2 -DROLEFIRST
 if test -n "${CH_MODEL_LARGE:-}"; then
 	holds pollset -DNN=2 -DNW=2
 	holds pollset -DNN=2 -DNW=2 -DNM=2
 	holds event -DNN=2 -DNW=3
 	holds ring -DNP=2 -DNC=1 -DM=1 -DCR=1 -DBLK
 	holds ring -DNP=2 -DNC=2 -DM=1 -DCR=0
+	holds ring -DNP=1 -DNC=2 -DNS=1 -DM=1 -DCR=1 -DACK=1 -DBLK
 fi
 exit $rc

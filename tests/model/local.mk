@@ -3,3 +3,4 @@
 dist_check_SCRIPTS += tests/model/check.sh
 EXTRA_DIST += tests/model/event.pml tests/model/pollset.pml tests/model/ring.pml
 EXTRA_DIST += tests/model/event.pml tests/model/ring.pml tests/model/sync.pml
+EXTRA_DIST += tests/model/event.pml tests/model/ring.pml tests/model/spsc.pml

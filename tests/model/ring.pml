@@ -3,7 +3,8 @@
  * ring.pml - the ring of libchannels/ring.h with a death at every shared step, and the sweep of it.
  *
  * NP producers send M messages each, as blocks with -DBLK; NC consumers receive; NS sweepers wait for deaths. CR
- * processes may die, each between any two steps. With REUSE the index of a swept consumer gets a new tenant. There
+ * processes may die, each between any two steps. With REUSE the index of a swept consumer gets a new tenant. With ACK
+ * messages are acknowledged, and given back so many times: between claim and delivery lies as much time as one likes. There
  * are no time slices here: whoever sleeps is woken or stays asleep. Checked, when nothing can move any more and a
  * consumer and a sweeper live: every death was swept, every live producer is done, every committed message was
  * delivered once and no other, every slot is EMPTY, every block is free; and on the way: FIFO per producer, and that
@@ -13,21 +14,29 @@
  *   claim (producer)       ring_publish_at: r.p[i].compare_exchange           Pc, Po     claim word: lap, owner
  *   commit                 ring_publish_at: s.w.store(t | S_FULL)             Sc, Ss     slot word: lap, state
  *   claim (consumer)       ring_consume_at: r.q[i].compare_exchange           Qc, Qo
- *   take the block         use_it: block_take                                 bst, bow   block word: state, owner
+ *   take the block         use_block, acknowledge: block_take                 bst, bow   block word: state, owner
  *   deliver                ring_deliver: s.w.store(t + lap | S_EMPTY)
  *   step over a tombstone  skip_tombstone
  *   find, claim left ones  ring_find_recovered, ring_claim_recovered
  *   bury                   bury                                               by a sweeper
- *   give back, mark, announce, offer   redeliver: give_back_block, S_RECOV, CHANNEL_RECOV, q = (.., NOBODY)
- *   keep sent blocks       keep_sent_block                                    SENDING(dead) -> INCHAN
+ *   give back, mark, offer redeliver: give_to_message, S_RECOV, q = (.., NOBODY)
+ *   announce               give_claims_back: find_left, announce              recov      the count in the state word
+ *   requeue                ring_requeue: S_RECOV, q = (.., NOBODY), announce
+ *   keep sent blocks       keep_sent_blocks                                   SENDING(dead) -> INCHAN
  *   sweep blocks           sweep_block
  *   wake all, free the slot    wake_channel, finish_sweep
  *   register, sleep, notify, baton    event.h; its own model is event.pml, here its fences are taken for granted
  *
  * Seeded bugs, each of which must be found: -DNOSWAKE (the sweep wakes nobody), -DLATEBLK (blocks before slots), -DNOGIVE
- * (a dead reader's block is not given back), -DNOKEEP (sent blocks are not kept).
+ * (a dead reader's block is not given back), -DNOKEEP (sent blocks are not kept), -DOWNONLY (a sweeper announces what it
+ * offered itself, and not what its dead one had offered).
  */
+#ifndef N
 #define N 2
+#endif
+#ifndef ACK
+#define ACK 0
+#endif
 #ifndef NP
 #define NP 2
 #endif
@@ -65,7 +74,7 @@ byte Pc[N], Po[N], Qc[N], Qo[N], Sc[N], Ss[N];  /* claim and slot words */
 byte Sd[N];                                     /* the message in the slot */
 byte bst[NM], bow[NM];                          /* one block per message */
 byte recov, neseq, nereg, nfseq, nfreg;
-byte budget = CR, reuse = REUSE;
+byte budget = CR, reuse = REUSE, requeues = ACK;
 bool dead[NID], swept[NID];
 byte sweeper_of[NID], asleep[NID];              /* asleep: 0, NE, NF */
 byte committed[NM], delivered[NM], sentok[NM], last[NP];
@@ -175,12 +184,11 @@ again:
 	fi;
 	atomic {                                                        /* find left ones */
 		CRASH;
-		x = 255; m = 0; i = 0; c = 0;
+		x = 255; i = 0; c = 0;
 		do
 		:: i < N ->
 			if
 			:: Ss[i] == RECOV ->
-				m = 1;
 				if
 				:: Qo[i] == 0 && Qc[i] == Sc[i] + 1 &&
 				   (x == 255 || Sc[i] < Sc[x % N] || (Sc[i] == Sc[x % N] && i < x)) -> x = i
@@ -192,8 +200,8 @@ again:
 		:: else -> break
 		od;
 		i = 0;
-		if :: m == 0 && recov == r -> recov = 0 :: else fi;
-		m = 0; r = 0;
+		if :: x == 255 && recov == r -> recov = 0 :: else fi;
+		r = 0;
 		if :: x != 255 -> c = Sc[x] :: else fi
 	};
 	if :: x == 255 -> goto scan :: else fi;
@@ -238,6 +246,16 @@ scan:
 	fi;
 finish:
 	atomic { armed = 0; sc = 0; key = 0 };
+	if
+	:: requeues > 0 ->                                              /* requeue */
+		atomic { CRASH; requeues--; Ss[x] = RECOV };
+		atomic { CRASH; assert(Qo[x] == me && Qc[x] == c + 1); Qo[x] = 0 };
+		atomic { CRASH; recov++ };
+		notify(nereg, neseq, NE);
+		atomic { r = 0; m = 0; x = 0; c = 0; ss = 0 };
+		goto again
+	:: true
+	fi;
 #ifdef BLK
 	atomic { CRASH; assert(bst[m] == SENDING || bst[m] == INCHAN); bst[m] = OWNED; bow[m] = me };     /* take the block */
 #endif
@@ -294,6 +312,12 @@ inline sweep_blocks() {
 #endif
 }
 
+#ifdef OWNONLY
+#define ANNOUNCES own
+#else
+#define ANNOUNCES true
+#endif
+
 inline sweep_claims() {
 	j = 0;
 	do
@@ -311,14 +335,22 @@ inline sweep_claims() {
 			atomic { CRASH; m = Sd[j]; if :: bst[m] == OWNED && bow[m] == d -> bst[m] = INCHAN; bow[m] = 0 :: else fi; m = 0 };
 #endif
 			atomic { CRASH; assert(Sc[j] == t && (Ss[j] == FULL || Ss[j] == RECOV)); Ss[j] = RECOV };
-			atomic { CRASH; recov++ };
-			atomic { CRASH; assert(Qo[j] == d && Qc[j] == t + 1); Qo[j] = 0 }
+			atomic { CRASH; assert(Qo[j] == d && Qc[j] == t + 1); Qo[j] = 0; own = 1 }
 		:: else
 		fi;
 		atomic { j++; r = 0; t = 0 }
 	:: else -> break
 	od;
-	j = 0
+	atomic {                                                        /* announce */
+		CRASH;
+		j = 0;
+		do
+		:: j < N -> if :: Ss[j] == RECOV && Qo[j] == 0 && Qc[j] == Sc[j] + 1 && ANNOUNCES -> r = 1 :: else fi; j++
+		:: else -> break
+		od;
+		if :: r -> recov++ :: else fi;
+		r = 0; j = 0; own = 0
+	}
 }
 
 inline keep_blocks() {
@@ -346,6 +378,7 @@ inline keep_blocks() {
 
 proctype sweeper(byte me) {
 	byte d, i, j, r, m, t;
+	bit own;
 
 loop:
 	atomic { if :: ELECT(1) :: ELECT(2) :: ELECT(3) :: ELECT(4) :: ELECT(5) :: ELECT(6) fi };
