@@ -158,6 +158,7 @@ void take_index_of_the_dead()
 
 	for (u64 zero = 0; !id.compare_exchange_strong(zero, peer_self(), acq_rel, relaxed); zero = 0)
 		pause();
+	self().seg.used[0].fetch_or(2, seq_cst);
 	self().seg.me.store(1, relaxed);
 	descr d{};
 	d.offset = self().ch.block.index;

@@ -30,5 +30,7 @@ tests_explore_explore_SOURCES = \
 	tests/explore/world.h
 tests_explore_explore_CPPFLAGS = $(EXPLORE_CPPFLAGS)
 tests_explore_explore_CXXFLAGS = $(EXPLORE_CXXFLAGS)
-tests_explore_explore_LDADD    = tests/explore/libexplored.a
+# What an object file brings along that world.cpp stands in for is not used: the first definition is.
+tests_explore_explore_LDFLAGS  = $(AM_LDFLAGS) -Wl,-z,muldefs
+tests_explore_explore_LDADD    = tests/explore/libexplored.a $(XXHASH_LIBS)
 EXTRA_DIST += tests/explore/orders.txt

@@ -35,6 +35,9 @@ int segment_join(ch_segment *seg) noexcept { return static_cast<int>(seg->me.loa
 u32 registry_forks() noexcept { return 0; }
 void registry_init() noexcept {}
 void segment_unref(ch_segment *) noexcept {}
+int segment_read_attr(const ch_segment_attr *, ch_segment_attr &) noexcept { return -ENOSYS; }
+int segment_create(const ch_segment_attr &, u64, ch_segment **) noexcept { return -ENOSYS; }
+int segment_reserve(ch_segment *, u64, u64) noexcept { return -ENOSYS; }
 void segment_remove_name(ch_segment *) noexcept {}
 descr segment_descr(const ch_segment *, u8 kind, u64 offset, u64 generation) noexcept
 {
@@ -51,7 +54,7 @@ int descr_open(const ch_descr *in, descr &out) noexcept
 	__builtin_memcpy(&out, in, sizeof(out));
 	return 0;
 }
-int segment_attach(const descr &, ch_segment **out) noexcept
+int segment_attach(const descr &, u32, ch_segment **out) noexcept
 {
 	*out = &explore::process_of(here()).seg;
 	return 0;
@@ -88,6 +91,7 @@ struct place {
 // The arena: peer slots, pool header, page words, block words, pages.
 struct geometry {
 	peer_slot *peers;
+	shared<u64> *used; // one word: which of them
 	pool_header *pool;
 	shared<u64> *pages, *words;
 	u8 *data;
@@ -98,7 +102,8 @@ geometry lay_out(u32 nr_pages)
 	geometry g;
 
 	g.peers = reinterpret_cast<peer_slot *>(arena);
-	g.pool = reinterpret_cast<pool_header *>(g.peers + MAX_PEERS_HERE + 1);
+	g.used = reinterpret_cast<shared<u64> *>(g.peers + MAX_PEERS_HERE + 1);
+	g.pool = reinterpret_cast<pool_header *>(reinterpret_cast<u8 *>(g.used) + LINE);
 	g.pages = reinterpret_cast<shared<u64> *>(g.pool + 1);
 	g.words = reinterpret_cast<shared<u64> *>(g.pages + nr_pages);
 	const u64 end = static_cast<u64>(reinterpret_cast<u8 *>(g.words + nr_pages * WORDS_PER_PAGE) - arena);
@@ -115,6 +120,7 @@ void name_all(const geometry &g, u32 nr_pages)
 	name_words(&g.peers[0].sweeper, MAX_PEERS_HERE + 1, sizeof(peer_slot), "sweeper");
 	for (auto &h : g.peers[0].hazard)
 		name_words(&h, MAX_PEERS_HERE + 1, sizeof(peer_slot), "hazard");
+	name_words(g.used, 1, 8, "used");
 	name_words(&g.pool->freed, 1, 8, "freed");
 	name_words(&g.pool->state, 1, 8, "pool");
 	name_words(g.pages, nr_pages, 8, "page");
@@ -142,6 +148,7 @@ void set_up(process &p, const geometry &g, u32 nr_pages, bool allocates, int i)
 {
 	p.seg.max_peers = MAX_PEERS_HERE;
 	p.seg.peers = g.peers;
+	p.seg.used = g.used;
 	p.seg.me.store(static_cast<u32>(i) + 1, relaxed);
 	p.seg.objects = nullptr;
 	p.seg.pool.seg = &p.seg;
@@ -197,6 +204,7 @@ void make_first(const shape &s)
 	g.pool->magic = POOL_MAGIC;
 	g.pool->state.store(POOL_READY, relaxed);
 	g.pool->freed.v.store(0, relaxed);
+	g.used->store((u64{2} << s.nr_processes) - 2, relaxed); // bits 1...nr_processes
 	for (int i = 0; i < s.nr_processes; i++) {
 		set_up(processes[i], g, s.nr_pages, true, i);
 		g.peers[i + 1].id.store(FIRST_NAME + static_cast<u64>(i), relaxed);
