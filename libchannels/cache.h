@@ -38,14 +38,19 @@ inline bool block_find_addr(const run_map &m, const void *addr, block_place &out
 }
 
 // Each thread has one of the shelves, so that threads seldom write the same line.
-inline shelf_row &shelf_of(run_map &m, u32 cls) noexcept
+inline u32 my_shelf() noexcept
 {
 	static std::atomic<u32> nr_threads;
 	static thread_local u32 mine __attribute__((tls_model("initial-exec"))) = NR_SHELVES;
 
 	if (mine == NR_SHELVES) [[unlikely]]
 		mine = nr_threads.fetch_add(1, relaxed) % NR_SHELVES; // spreads them, no more
-	return m.shelves[mine][cls];
+	return mine;
+}
+
+inline shelf_row &shelf_of(run_map &m, u32 cls) noexcept
+{
+	return m.shelves[my_shelf()][cls];
 }
 
 // False if there is no room.

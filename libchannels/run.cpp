@@ -204,15 +204,17 @@ void run_sweep(run_map &m, u32 dead) noexcept
 
 // ---- blocks
 
-// A free block of the run at head, or NO_BLOCK. What else is free in it goes on the shelf.
+// A free block of the run at head, or NO_BLOCK. Each shelf begins in another part of the run, whose words lie in another
+// line if the run has many, and what else is free in that part goes on the shelf.
 static u64 take_from_run(run_map &m, u64 head, u32 cls, u32 me) noexcept
 {
 	const u64 run = m.pages[head].load(acquire); // [G2] pairs with [G1]
 	const bool is_sound = is_run_of(run, cls) && are_pages(m, head, pages_of(page_run_type(run)));
-	const u64 n = is_sound ? blocks_of(page_run_type(run)) : 0;
-	u64 got = NO_BLOCK;
+	const u64 n = is_sound ? blocks_of(page_run_type(run)) : 0, part = n < NR_SHELVES ? n : n / NR_SHELVES;
+	u64 k = n < NR_SHELVES ? 0 : my_shelf() * part, got = NO_BLOCK;
 
-	for (u64 i = head * WORDS_PER_PAGE, end = i + n; i < end; i++) {
+	for (u64 seen = 0; seen < n && (got == NO_BLOCK || seen < part); seen++, k = k + 1 == n ? 0 : k + 1) {
+		const u64 i = head * WORDS_PER_PAGE + k;
 		if (block_state_of(m.words[i].load(relaxed)) != B_FREE) // the CAS looks again
 			continue;
 		if (got == NO_BLOCK)

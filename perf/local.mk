@@ -2,7 +2,7 @@
 # Benchmarks: every perf/*_bench is a Google Benchmark program over the public API. `make perf` runs them.
 BENCHES =
 if HAVE_BENCHMARK
-BENCHES += perf/channel_bench perf/ddict_bench perf/pool_bench perf/pollset_bench perf/stream_bench
+BENCHES += perf/channel_bench perf/ddict_bench perf/memory_bench perf/pool_bench perf/pollset_bench perf/stream_bench
 endif
 noinst_PROGRAMS += $(BENCHES)
 
@@ -21,6 +21,9 @@ perf_ddict_bench_SOURCES  = $(BENCH_HARNESS) perf/baseline.cpp perf/baseline.h \
 	perf/ddict_baseline.cpp perf/ddict_baseline.h perf/ddict_bench.cpp perf/loops.cpp perf/loops.h
 perf_ddict_bench_CPPFLAGS = $(BENCH_CPPFLAGS)
 perf_ddict_bench_LDADD    = libddict.la libchannels.la $(BENCHMARK_LIBS)
+perf_memory_bench_SOURCES  = $(BENCH_HARNESS) perf/memory_bench.cpp
+perf_memory_bench_CPPFLAGS = $(BENCH_CPPFLAGS)
+perf_memory_bench_LDADD    = libchannels.la $(BENCHMARK_LIBS)
 perf_pollset_bench_SOURCES  = $(BENCH_HARNESS) perf/loops.cpp perf/loops.h perf/pollset_bench.cpp
 perf_pollset_bench_CPPFLAGS = $(BENCH_CPPFLAGS)
 perf_pollset_bench_LDADD    = libchannels.la $(BENCHMARK_LIBS)
