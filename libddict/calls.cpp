@@ -65,26 +65,57 @@ bool ddict_core::put_if_absent(bytes key, std::size_t len, value_writer write, c
 	return run(conn(), c, manager_for(key), fitted(put_of(key, len, write, how, dd::put_if_absent)));
 }
 
+namespace {
+
 // The new value and behind it the expected one.
-ddict_call ddict_core::start_compare_and_set(bytes key, bytes expected, std::size_t len, value_writer write) const
-{
-	const auto both = [&](std::span<std::byte> to) {
+struct both_values {
+	std::size_t len;
+	const ddict_core::value_writer &write;
+	ddict_core::bytes expected;
+	void operator()(std::span<std::byte> to) const
+	{
 		write(to.first(len));
 		if (!expected.empty())
 			std::memcpy(to.data() + len, expected.data(), expected.size());
-	};
+	}
+};
+
+struct copy_of {
+	ddict_core::bytes from;
+	void operator()(std::span<std::byte> to) const
+	{
+		if (!from.empty())
+			std::memcpy(to.data(), from.data(), from.size());
+	}
+};
+
+outgoing cas_of(ddict_core::bytes key, ddict_core::bytes expected, std::size_t len,
+		const ddict_core::value_writer &write)
+{
+	return {.what = op::compare_and_set,
+		.key = key,
+		.arg = expected.size(),
+		.vlen = len + expected.size(),
+		.write = &write};
+}
+
+} // namespace
+
+ddict_call ddict_core::start_compare_and_set(bytes key, bytes expected, std::size_t len, value_writer write) const
+{
+	const both_values both{len, write, expected};
 	const value_writer w = both;
 
-	return begin(fitted({.what = op::compare_and_set,
-			     .key = key,
-			     .arg = expected.size(),
-			     .vlen = len + expected.size(),
-			     .write = &w}));
+	return begin(fitted(cas_of(key, expected, len, w)));
 }
 
 bool ddict_core::compare_and_set(bytes key, bytes expected, std::size_t len, value_writer write) const
 {
-	return start_compare_and_set(key, expected, len, write).done();
+	const both_values both{len, write, expected};
+	const value_writer w = both;
+	dd::call c;
+
+	return run(conn(), c, manager_for(key), fitted(cas_of(key, expected, len, w)));
 }
 
 ddict_call ddict_core::start_get(bytes key) const
@@ -198,10 +229,7 @@ std::uint64_t ddict_core::fetch_add(bytes key, ddict_number kind, std::uint64_t 
 
 ddict_call ddict_core::start_append(bytes key, bytes more) const
 {
-	const auto copy = [&](std::span<std::byte> to) {
-		if (!more.empty())
-			std::memcpy(to.data(), more.data(), more.size());
-	};
+	const copy_of copy{more};
 	const value_writer w = copy;
 
 	return begin(fitted({.what = op::append, .key = key, .vlen = more.size(), .write = &w}));
@@ -209,15 +237,17 @@ ddict_call ddict_core::start_append(bytes key, bytes more) const
 
 std::uint64_t ddict_core::append(bytes key, bytes more) const
 {
-	return start_append(key, more).number();
+	const copy_of copy{more};
+	const value_writer w = copy;
+	dd::call c;
+
+	run(conn(), c, manager_for(key), fitted({.what = op::append, .key = key, .vlen = more.size(), .write = &w}));
+	return c.head().arg;
 }
 
 ddict_call ddict_core::start_wait_for(bytes key, bytes value) const
 {
-	const auto copy = [&](std::span<std::byte> to) {
-		if (!value.empty())
-			std::memcpy(to.data(), value.data(), value.size());
-	};
+	const copy_of copy{value};
 	const value_writer w = copy;
 
 	return begin(fitted({.what = op::wait_for, .key = key, .vlen = value.size(), .write = &w}));
@@ -225,7 +255,11 @@ ddict_call ddict_core::start_wait_for(bytes key, bytes value) const
 
 void ddict_core::wait_for(bytes key, bytes value) const
 {
-	start_wait_for(key, value).done();
+	const copy_of copy{value};
+	const value_writer w = copy;
+	dd::call c;
+
+	run(conn(), c, manager_for(key), fitted({.what = op::wait_for, .key = key, .vlen = value.size(), .write = &w}));
 }
 
 void ddict_core::wait_for(bytes key) const

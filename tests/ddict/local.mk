@@ -17,6 +17,7 @@ check_PROGRAMS += \
 	tests/ddict/full_test \
 	tests/ddict/handle_test \
 	tests/ddict/hostile_test \
+	tests/ddict/linear_test \
 	tests/ddict/more_ops_test \
 	tests/ddict/ops_test \
 	tests/ddict/parts_test \
@@ -44,6 +45,9 @@ tests_ddict_handle_test_LDADD      = $(DDICT_TEST_LDADD)
 tests_ddict_hostile_test_SOURCES   = tests/ddict/hostile_test.cpp libddict/directory.cpp
 tests_ddict_hostile_test_CPPFLAGS  = $(DDICT_TEST_CPPFLAGS) -iquote $(top_srcdir)/libddict
 tests_ddict_hostile_test_LDADD     = $(DDICT_TEST_LDADD)
+tests_ddict_linear_test_SOURCES    = tests/ddict/linear_test.cpp
+tests_ddict_linear_test_CPPFLAGS   = $(DDICT_TEST_CPPFLAGS)
+tests_ddict_linear_test_LDADD      = $(DDICT_TEST_LDADD)
 tests_ddict_more_ops_test_SOURCES  = tests/ddict/more_ops_test.cpp
 tests_ddict_more_ops_test_CPPFLAGS = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_more_ops_test_LDADD    = $(DDICT_TEST_LDADD)
