@@ -5,3 +5,6 @@ noinst_PROGRAMS += examples/wordfreq
 endif
 examples_wordfreq_SOURCES = examples/wordfreq.cpp examples/words.cpp examples/words.hpp
 examples_wordfreq_LDADD   = libpool.la libddict.la libchannels.la
+noinst_PROGRAMS += examples/pi
+examples_pi_SOURCES = examples/pi.cpp
+examples_pi_LDADD   = libddict.la libchannels.la

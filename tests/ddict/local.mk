@@ -69,3 +69,4 @@ dist_check_SCRIPTS += tests/ddict/wordfreq.sh
 else
 EXTRA_DIST += tests/ddict/wordfreq.sh
 endif
+dist_check_SCRIPTS += tests/ddict/examples.sh
