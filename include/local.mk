@@ -8,13 +8,14 @@ dist_channelsinclude_HEADERS = \
 	include/channels/channel.h \
 	include/channels/channels.h include/channels/channels.hpp \
 	include/channels/descr.h \
+	include/channels/memory.hpp \
 	include/channels/poll_set.hpp \
 	include/channels/pollset.h \
 	include/channels/pool.h \
 	include/channels/segment.h \
 	include/channels/spawn.h \
 	include/channels/stream.h \
-	include/channels/stream.hpp
+	include/channels/stream.hpp \
 	include/channels/sync.h include/channels/sync.hpp
 nodist_channelsinclude_HEADERS = include/channels/version.h
 

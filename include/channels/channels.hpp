@@ -84,21 +84,33 @@ template <class T, auto Get> descriptor descr_of(const T *p)
 // A pool of memory blocks (ch_pool in C). Destroying the object detaches; destroy() ends the pool.
 class memory_pool {
 public:
-	static memory_pool create(std::size_t len, unsigned max_peers = 0)
+	struct options {
+		std::size_t len = 0;           // bytes; 0: 16 MiB
+		std::size_t max_len = 0;       // what it may grow to; 0: it does not grow
+		unsigned max_peers = 0;        // 0: 1024
+		unsigned flags = 0;            // CH_ANONYMOUS and others of ch_segment_attr
+		ch_segment *segment = nullptr; // where to put it instead; then all others are 0
+	};
+
+	static memory_pool create(const options &o)
 	{
 		ch_pool_attr attr = CH_POOL_ATTR_INIT;
 		ch_pool *p = nullptr;
 
-		attr.len = len;
-		attr.max_peers = max_peers;
+		attr.len = o.len;
+		attr.max_len = o.max_len;
+		attr.max_peers = o.max_peers;
+		attr.flags = o.flags;
+		attr.segment = o.segment;
 		check(ch_pool_create(&attr, &p));
 		return memory_pool(p);
 	}
-	static memory_pool attach(const descriptor &d)
+	static memory_pool create(std::size_t len, unsigned max_peers = 0) { return create({len, 0, max_peers, 0, nullptr}); }
+	static memory_pool attach(const descriptor &d, unsigned flags = 0)
 	{
 		ch_pool *p = nullptr;
 
-		check(ch_pool_attach(&d, &p));
+		check(ch_pool_attach_with(&d, flags, &p));
 		return memory_pool(p);
 	}
 	void destroy() noexcept { ch_pool_destroy(p_.release()); }
@@ -108,6 +120,14 @@ public:
 		void *addr = nullptr;
 
 		check(ch_pool_alloc(p_.get(), len, timeout.count(), &addr));
+		return addr;
+	}
+	// The block bears a type, by which for_each_block() finds it (memory.hpp).
+	void *alloc_typed(std::size_t len, std::uint32_t type, nanoseconds timeout = forever)
+	{
+		void *addr = nullptr;
+
+		check(ch_pool_alloc_typed(p_.get(), len, type, timeout.count(), &addr));
 		return addr;
 	}
 	void free(void *addr) { check(ch_pool_free(p_.get(), addr)); }
