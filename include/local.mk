@@ -27,7 +27,9 @@ dist_poolinclude_HEADERS = \
 	include/pool/error.hpp \
 	include/pool/future.hpp \
 	include/pool/map.hpp \
+	include/pool/named.hpp \
 	include/pool/options.hpp \
+	include/pool/pool.h \
 	include/pool/pool.hpp \
 	include/pool/process.hpp \
 	include/pool/progress.hpp \

@@ -15,6 +15,7 @@ libpool_la_SOURCES = \
 	libpool/limits.cpp \
 	libpool/modules.cpp libpool/modules.h \
 	libpool/monitor.cpp \
+	libpool/named.cpp \
 	libpool/peer.cpp libpool/peer.h \
 	libpool/pool.cpp \
 	libpool/process.cpp \

@@ -22,6 +22,11 @@
 
 namespace ch {
 
+namespace detail {
+struct raw_bytes; // named.hpp
+CH_API future<raw_bytes> submit_named(pool &p, std::string_view name, std::span<const std::byte> in);
+} // namespace detail
+
 // One process of a job whose processes were started beforehand, all alike.
 struct rank {
 	unsigned index = 0, count = 1;
@@ -116,6 +121,8 @@ public:
 	pool_stats stats() const;
 
 private:
+	friend future<detail::raw_bytes> detail::submit_named(pool &p, std::string_view name, std::span<const std::byte> in);
+
 	template <class F, class... A> auto send(const task_options *o, F &&f, A &&...args)
 	{
 		using Fn = std::decay_t<F>;

@@ -12,11 +12,13 @@ check_PROGRAMS += \
 	tests/pool/future_test \
 	tests/pool/life_test \
 	tests/pool/map_test \
+	tests/pool/named_test \
 	tests/pool/option_test \
 	tests/pool/process_test \
 	tests/pool/queue_test \
 	tests/pool/spmd_test \
 	tests/pool/wait_test
+check_LTLIBRARIES = tests/pool/plugin.la
 endif
 STRESS += tests/pool/threads_stress
 tests_pool_threads_stress_SOURCES = tests/pool/threads_stress.cpp
@@ -57,3 +59,10 @@ tests_pool_process_test_LDADD = $(POOL_TEST_LDADD)
 tests_pool_spmd_test_SOURCES = tests/pool/spmd_test.cpp
 tests_pool_spmd_test_CPPFLAGS = $(POOL_TEST_CPPFLAGS)
 tests_pool_spmd_test_LDADD = $(POOL_TEST_LDADD)
+tests_pool_named_test_SOURCES = tests/pool/named_test.cpp
+tests_pool_named_test_CPPFLAGS = $(POOL_TEST_CPPFLAGS)
+tests_pool_named_test_LDADD = $(POOL_TEST_LDADD)
+# A plug-in: -rpath makes libtool build it shared; it is not installed.
+tests_pool_plugin_la_SOURCES = tests/pool/plugin.c
+tests_pool_plugin_la_LIBADD  = libpool.la
+tests_pool_plugin_la_LDFLAGS = $(AM_LDFLAGS) -module -avoid-version -shared -rpath /nowhere
