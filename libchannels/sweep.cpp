@@ -191,6 +191,8 @@ static void finish_sweep(ch_segment *seg, u32 i, u64 id) noexcept
 
 bool sweep_peer(ch_segment *seg, u32 i) noexcept
 {
+	if (i == NOBODY || i > seg->max_peers) // read in shared memory
+		return false;
 	registry_lock lock;
 	peer_slot &slot = seg->peers[i];
 	u64 id;
