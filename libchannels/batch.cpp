@@ -50,17 +50,13 @@ void ring_note_claims(std::atomic<u64> &at, shared<u64> &hint, const u64 *ticket
 
 // ---- send
 
-static bool is_short(const ch_channel *ch, const ch_send_item &item) noexcept
-{
-	return item.len <= ch->r.inline_max;
-}
-
 // How many of the first items can go together.
 static u32 group_of(const ch_channel *ch, const ch_send_item *items, size_t nr) noexcept
 {
+	const u32 most = nr < BATCH_MAX ? static_cast<u32>(nr) : BATCH_MAX;
 	u32 n = 0;
 
-	for (; n < nr && n < BATCH_MAX && is_short(ch, items[n]); n++)
+	for (; n < most && items[n].len <= ch->r.inline_max && (items[n].buf || items[n].len == 0); n++)
 		touch(items[n].buf, items[n].len);
 	return n;
 }
@@ -86,6 +82,8 @@ static int send_alone(ch_channel *ch, const ch_send_item &item, i64 timeout_ns) 
 {
 	outgoing out;
 
+	if (!item.buf && item.len > 0)
+		return fail(-EINVAL, "channel: an item of the batch is NULL");
 	out.buf = item.buf;
 	out.len = item.len;
 	const int rc = send_whole(ch, out, CH_QUEUED, timeout_ns);
@@ -126,36 +124,26 @@ struct group {
 	group(ch_channel *channel, u32 owner, ch_recv_item *first) noexcept : ch(channel), me(owner), items(first) {}
 };
 
-static verdict look_in_group(group &g, const lane &l, const slot &s, u64 t, u64 k) noexcept
+[[gnu::noinline]] static verdict look_closely(group &g, const lane &l, const slot &s, u64 t, u64 k) noexcept
 {
-	const u64 what = s.what.load(relaxed); // the claim tells whether it was this message's
 	incoming in;
 
-	if (!g.items[k].buf && g.items[k].cap > 0) [[unlikely]] {
-		g.refused = -EINVAL;
-		return verdict::leave;
-	}
-	if (what <= g.items[k].cap && what <= l.inline_max) [[likely]]
-		return verdict::take;
 	in.buf = &nothing; // a copy, wherever to
 	in.cap = g.items[k].cap;
 	const verdict v = look_at(l, s, t, in);
 	g.refused = in.refused;
+	if (!g.items[k].buf && g.items[k].cap > 0) {
+		g.refused = -EINVAL;
+		return verdict::leave;
+	}
 	return v;
 }
 
-static void use_in_group(group &g, const lane &l, const slot &s, u64 t) noexcept
+[[gnu::noinline]] static void use_closely(group &g, const lane &l, const slot &s, u64 t) noexcept
 {
-	const u64 what = s.what.load(relaxed); // ours
 	ch_recv_item &item = g.items[g.nr_good];
 	incoming in;
 
-	if (what <= item.cap && what <= l.inline_max) [[likely]] {
-		copy(item.buf, s.data, what);
-		item.len = what;
-		g.nr_good++;
-		return;
-	}
 	in.buf = item.buf ? item.buf : &nothing;
 	in.cap = item.cap;
 	// It is ours now, and looked at again: what was promised to fit must fit where it goes.
@@ -167,14 +155,31 @@ static void use_in_group(group &g, const lane &l, const slot &s, u64 t) noexcept
 		g.blocks[g.nr_blocks++] = in.block;
 }
 
+// Whether the message is only bytes, and fits.
+[[gnu::always_inline]] static inline bool is_plain(const lane &l, const ch_recv_item &item, u64 what) noexcept
+{
+	return item.buf && what <= item.cap && what <= l.inline_max;
+}
+
 static constexpr int LEFT_ALL = INT_MAX; // the first does not fit
 
 static int receive_group(ch_channel *ch, u32 me, lane &l, ch_recv_item *items, u32 n, int *refused) noexcept
 {
 	group g(ch, me, items);
-	auto look = [&](const slot &s, u64 t, u64 k) { return look_in_group(g, l, s, t, k); };
-	auto use = [&](const slot &s, u64 t, u64) {
-		use_in_group(g, l, s, t);
+	auto look = [&](const slot &s, u64 t, u64 k) INLINE_LAMBDA {
+		const u64 what = s.what.load(relaxed); // the claim tells whether it was this message's
+		return is_plain(l, g.items[k], what) ? verdict::take : look_closely(g, l, s, t, k);
+	};
+	auto use = [&](const slot &s, u64 t, u64) INLINE_LAMBDA {
+		const u64 what = s.what.load(relaxed); // ours
+		ch_recv_item &item = g.items[g.nr_good];
+		if (is_plain(l, item, what)) [[likely]] {
+			copy(item.buf, s.data, what);
+			item.len = what;
+			g.nr_good++;
+		} else {
+			use_closely(g, l, s, t);
+		}
 		return i64{0};
 	};
 	i64 none = 0;
@@ -247,9 +252,6 @@ ssize_t ch_channel_send_batch(struct ch_channel *ch, const struct ch_send_item *
 {
 	if (!ch || (!items && nr > 0) || nr > INT32_MAX)
 		return fail(-EINVAL, "channel: NULL, or too many items");
-	for (size_t i = 0; i < nr; i++)
-		if (!items[i].buf && items[i].len > 0)
-			return fail(-EINVAL, "channel: item %zu is NULL", i);
 	const int me = channel_me(ch), rc = me < 0 ? me : role_check(ch, SENDER);
 	return rc < 0 ? refuse(ch, rc) : send_batch(ch, static_cast<u32>(me), items, nr, timeout_ns);
 }

@@ -46,10 +46,12 @@ inline void touch(const void *buf, u64 len) noexcept
 {
 	const volatile u8 *p = static_cast<const u8 *>(buf);
 
-	for (u64 k = 0; k < len; k += PAGE)
+	if (len == 0)
+		return;
+	(void)p[0];
+	(void)p[len - 1];
+	for (u64 k = PAGE; k < len; k += PAGE)
 		(void)p[k];
-	if (len > 0)
-		(void)p[len - 1];
 }
 
 // A message to be sent.

@@ -159,6 +159,13 @@ class batching_port {
 	std::array<ch_recv_item, most> in{};
 	std::size_t nr = 0, next = 0; // messages in bytes; the first that is not sent, or not handed out
 
+	static void copy(void *to, const void *from, std::size_t len) // without a call, as the baselines do
+	{
+		if (len == 8)
+			std::memcpy(to, from, 8);
+		else
+			std::memcpy(to, from, len);
+	}
 	int flush()
 	{
 		const ssize_t n = ch_channel_send_batch(ch.get(), out.data() + next, nr - next, CH_TRY);
@@ -186,7 +193,7 @@ public:
 
 		if (int rc = nr == most ? flush() : 0; rc < 0)
 			return rc;
-		std::memcpy(bytes[nr].data(), buf, len);
+		copy(bytes[nr].data(), buf, len);
 		out[nr++].len = len;
 		std::memcpy(&stamp, buf, sizeof(stamp));
 		int rc = 0;
@@ -203,7 +210,7 @@ public:
 			nr = static_cast<std::size_t>(n);
 			next = 0;
 		}
-		std::memcpy(buf, bytes[next].data(), len);
+		copy(buf, bytes[next].data(), len);
 		return whole(static_cast<ssize_t>(in[next++].len), len);
 	}
 };
