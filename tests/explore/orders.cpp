@@ -159,7 +159,7 @@ bool weaken_listed(const std::vector<scenario> &all)
 {
 	const std::vector<entry> list = read_list();
 	std::vector<std::string> missing;
-	int nr_noticed = 0, nr_new = 0;
+	int nr_noticed = 0, nr_new = 0, nr_open = 0;
 
 	who_visits(all, 100);
 	for (const entry &e : list) {
@@ -176,8 +176,10 @@ bool weaken_listed(const std::vector<scenario> &all)
 	}
 	for (const weak &w : all_weak(""))
 		nr_new += !find(list, kind_of(site_at(w.at), w.how));
-	printf("orders: %d kinds weakened and noticed, %zu not any more; %d places are not in orders.txt\n", nr_noticed,
-	       missing.size(), nr_new);
+	for (const entry &e : list)
+		nr_open += e.who.rfind("- open", 0) == 0;
+	printf("orders: %d kinds weakened and noticed, %zu not any more, %d open; %d places are not in orders.txt\n", nr_noticed,
+	       missing.size(), nr_open, nr_new);
 	for (const std::string &m : missing)
 		printf("%s\n", m.c_str());
 	return missing.empty();

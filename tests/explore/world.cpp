@@ -34,6 +34,7 @@ bool keeper_runs() noexcept { return true; }
 int segment_join(ch_segment *seg) noexcept { return static_cast<int>(seg->me.load(relaxed)); }
 u32 registry_forks() noexcept { return 0; }
 void registry_init() noexcept {}
+void registry_init_locked() noexcept {}
 void segment_unref(ch_segment *) noexcept {}
 int segment_read_attr(const ch_segment_attr *, ch_segment_attr &) noexcept { return -ENOSYS; }
 int segment_create(const ch_segment_attr &, u64, ch_segment **) noexcept { return -ENOSYS; }
