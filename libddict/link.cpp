@@ -179,7 +179,7 @@ void connection::await_successor(unsigned m, std::uint64_t dead, std::int64_t un
 	while (dir_.peer_of(m).id == dead) {
 		if (until >= 0 && monotonic_ns() >= until)
 			raise_late(m);
-		if (!ch_peer_is_alive({dir_.words[m].creator}))
+		if (!ch_peer_is_alive({dir_.words[m].creator.load(std::memory_order_relaxed)}))
 			raise_ended();
 		if (monotonic_ns() >= late)
 			raise_dead(m, EHOSTUNREACH);

@@ -23,8 +23,8 @@ libddict_la_SOURCES = \
 	libddict/pending.hpp \
 	libddict/place.cpp libddict/place.hpp \
 	libddict/reading.cpp \
-	libddict/store.cpp libddict/store.hpp \
 	libddict/statistics.cpp \
+	libddict/store.cpp libddict/store.hpp \
 	libddict/versions.cpp \
 	libddict/waiting.cpp \
 	libddict/wire.hpp \

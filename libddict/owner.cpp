@@ -131,8 +131,8 @@ void owner::start_manager(unsigned m)
 
 		running_++;
 	}
-	w.creator = ch_peer_self().id;
-	w.peer.store(peer.id, std::memory_order_relaxed); // see below
+	w.creator.store(ch_peer_self().id, std::memory_order_relaxed); // see below
+	w.peer.store(peer.id, std::memory_order_relaxed);              // see below
 	// [I2] pairs with [I1]: peer and lost are there.
 	w.incarnation.store(arg.incarnation, std::memory_order_release);
 }
