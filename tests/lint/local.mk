@@ -5,6 +5,7 @@ dist_check_SCRIPTS += \
 	tests/abi/headers.sh \
 	tests/lint/layers.sh \
 	tests/lint/man.sh \
+	tests/lint/models.sh \
 	tests/lint/pairs.sh \
 	tests/lint/selftest.sh \
 	tests/lint/sizes.sh \

@@ -32,6 +32,7 @@ int f(std::atomic<int> &w)
 }
 END
 echo "$spdx" | put libchannels/a.h
+printf '%s\n' "/* ${spdx#// }" ' *   publish   a.cpp   "w.store(1, release)"' '*/' | put tests/model/a.pml
 { echo "$spdx"; echo '#include <channels/a.h>'; } | put libpool/a.cpp
 { echo "$spdx"; echo '#include <channels/a.h>'; } | put libddict/a.cpp
 echo "# ${spdx#// }: man/man3/ch_a.3" | put man/local.mk
@@ -52,7 +53,7 @@ END
 mkdir .libs && echo 'int ch_a(void); int ch_a(void) { return 0; }' | ${CC:-cc} -shared -fPIC -xc - -o .libs/libchannels.so
 
 verdict() { srcdir=$PWD builddir=$PWD "$lints/$1" >out 2>&1; }
-for l in abi/exports abi/headers lint/layers lint/man lint/pairs lint/sizes lint/spdx lint/words; do
+for l in abi/exports abi/headers lint/layers lint/man lint/models lint/pairs lint/sizes lint/spdx lint/words; do
 	nr=$((nr + 1))
 	verdict $l.sh || [ $? -eq 77 ] || { echo "$l refuses a good tree:"; cat out; rc=1; }
 	rm -f out
@@ -86,6 +87,7 @@ refuses lint/man 'a page without the function' 'sed "s/ch_a/ch_b/" -i man/man3/c
 refuses lint/man 'a page that is not installed' 'sed "s/ch_a//" -i man/local.mk'
 refuses lint/man 'a stub that leads nowhere' 'echo ".so man3/gone.3" >man/man3/ch_a.3'
 command -v mandoc >/dev/null && refuses lint/man 'a page with an unknown macro' 'echo .Zz >>man/man3/ch_a.3'
+refuses lint/models 'a step whose line is another now' 'sed "s/store(1/store(2/" -i libchannels/a.cpp'
 refuses lint/pairs 'a release without its acquire' 'sed "s/\[A1\] pairs.*//" -i libchannels/a.cpp'
 refuses lint/pairs 'a shared tag that stands once' 'echo "// [B1] pairs with [B1]: x" >>libpool/a.cpp'
 refuses lint/pairs 'a tag of no pair' 'echo "// [R7] the record is whole" >>libchannels/a.cpp'

@@ -7,16 +7,20 @@
  * the notifier, or at a waiter's barrier (membarrier(2)). Checked: when nothing can move any more, every waiter has
  * its message.
  *
- * Step of the model             event.h, event.cpp, ring.h
- *   commit                      ring_publish_at: s.w.store(release)
- *   look                        ring_is_quiet: v.load(relaxed)                      [E2]
- *   ask                         event_notify_slow: v.fetch_add(0, acq_rel)          [E3]
- *   bump, wake, disarm          event_wake
- *   calm                        event_notify_slow: CAS v -> v & ~SLEEPY
- *   register                    event_register: CAS                                 [E4]
- *   barrier                     event_register: membarrier                          [E1]
- *   doze                        event_register: CAS mine -> mine | SLEEPY
- *   sleep                       event_wait: futex
+ * Step of the model and its source line (tests/lint/models.sh looks whether it is still there):
+ *   commit     ring.h     "s.w.store(t | S_FULL, release)"
+ *   look       event.h    "return !(e.v.load(relaxed) & EVENT_LOUD)"
+ *   ask        event.cpp  "u64 w = e.v.fetch_add(0, acq_rel)"
+ *   bump       event.cpp  "bumped = (old & ~u64{UINT32_MAX}) | static_cast<u32>(old + 1)"
+ *   wake       event.cpp  "FUTEX_WAKE, count"
+ *   disarm     event.cpp  "compare_exchange_strong(bumped, bumped & ~EVENT_ARMED, relaxed, relaxed)"
+ *   calm       event.cpp  "compare_exchange_strong(w, w & ~EVENT_SLEEPY, relaxed, relaxed)"
+ *   register   event.cpp  "while (!e.v.compare_exchange_weak(old, mine, acq_rel, relaxed))"
+ *   barrier    event.cpp  "MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) != 0)"
+ *   doze       event.h    "compare_exchange_strong(seen, seen | EVENT_SLEEPY, relaxed, relaxed)"
+ *   sleep      event.cpp  "FUTEX_WAIT_BITSET, static_cast<u32>(r.seen)"
+ *   baton      ring.cpp   "event_wake(r.h->not_empty, 1); // pass the baton"
+ * Poll sets' POLLED is no part of it: it makes an event loud, as SLEEPY does.
  *
  * Seeded bugs, each of which must be found: -DNOBARRIER, -DBLINDDOZE (SLEEPY without comparing), -DNOASK (a plain load
  * instead of the locked one), -DBLINDDISARM (disarm without comparing), -DNOLOOK (a waiter sleeps without looking again).
