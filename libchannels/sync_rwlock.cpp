@@ -25,13 +25,10 @@ static constexpr int NO_SLOT = -ENOSPC; // so many read already; no caller sees 
 
 static shared<u64> &readers_top(const sync_view &v) noexcept { return v.h->extra[0]; }
 
-// Neighbouring slots lie in different lines.
-static shared<u64> &slot_at(const sync_view &v, u32 i) noexcept
-{
-	const u32 lines = v.nr / 8;
-
-	return lines == 0 ? v.table[i] : v.table[i % lines * 8 + i / lines];
-}
+// Slots are used line by line of memory, so that neighbours in this order share none: 0, 8, 16, ... 1, 9, 17, ...
+static inline u32 nr_slots(const sync_view &v) noexcept { return v.nr & ~u32{7}; }
+static inline u32 slot_after(u32 i, u32 nr) noexcept { return i + 8 < nr ? i + 8 : (i & 7) == 7 ? 0 : (i & 7) + 1; }
+static inline u32 place_of_slot(u32 i, u32 nr) noexcept { return i / 8 + (i & 7) * (nr / 8); } // in this order
 
 static bool has_writer(u64 w) noexcept { return holder_owner(w) != NOBODY && !(w & HOLDER_READS); }
 
@@ -68,26 +65,34 @@ const object_kind rwlock_kind = sync_kind(CH_DESCR_RWLOCK, "rwlock", sweep);
 
 // ---- readers
 
-// The slot of this thread, if it reads already.
-static shared<u64> *own_slot(const sync_view &v, u64 mine) noexcept
+static shared<u64> *find_own_slot(const sync_view &v, u64 mine) noexcept
 {
-	const u32 top = v.nr == 0 || own_notes.nr_shared == 0 ? 0 : v.nr;
+	const u32 nr = nr_slots(v);
 
-	for (u32 k = 0, i = top ? own_notes.slot % top : 0; k < top; k++, i = i + 1 == top ? 0 : i + 1)
-		if ((slot_at(v, i).load(relaxed) & HOLDER_MASK) == mine) // ours, or not
-			return &slot_at(v, i);
+	for (u32 k = 0, i = own_notes.slot < nr ? own_notes.slot : 0; k < nr; k++, i = slot_after(i, nr))
+		if ((v.table[i].load(relaxed) & HOLDER_MASK) == mine) // ours, or not
+			return &v.table[i];
 	return nullptr;
 }
 
-static shared<u64> *claim_slot(const sync_view &v, u64 mine) noexcept
+// The slot of this thread, if it reads already.
+static inline shared<u64> *own_slot(const sync_view &v, u64 mine) noexcept
 {
-	for (u32 k = 0, i = v.nr ? own_notes.slot % v.nr : 0; k < v.nr; k++, i = i + 1 == v.nr ? 0 : i + 1) {
-		shared<u64> &s = slot_at(v, i);
+	return own_notes.nr_shared == 0 ? nullptr : find_own_slot(v, mine);
+}
+
+static inline shared<u64> *claim_slot(const sync_view &v, u64 mine) noexcept
+{
+	const u32 nr = nr_slots(v);
+
+	for (u32 k = 0, i = own_notes.slot < nr ? own_notes.slot : 0; k < nr; k++, i = slot_after(i, nr)) {
+		shared<u64> &s = v.table[i];
 		u64 free = 0, top = readers_top(v).load(relaxed); // it only grows
 		if (s.load(relaxed) != 0) // the CAS looks again
 			continue;
+		const u64 need = place_of_slot(i, nr) + 1;
 		// seq_cst: a writer that sees the slot's claim late sees the top late too, and then we see the writer.
-		while (top <= i && !readers_top(v).compare_exchange_weak(top, i + 1, seq_cst, relaxed))
+		while (top < need && !readers_top(v).compare_exchange_weak(top, need, seq_cst, relaxed))
 			;
 		CH_CRASH_POINT(rwlock_slot_found);
 		// seq_cst: before the look at the word, see above. [O4] pairs with [O3]: it acquires too.
@@ -99,7 +104,7 @@ static shared<u64> *claim_slot(const sync_view &v, u64 mine) noexcept
 	return nullptr;
 }
 
-static void free_slot(const sync_view &v, shared<u64> &s) noexcept
+[[gnu::always_inline]] static inline void free_slot(const sync_view &v, shared<u64> &s) noexcept
 {
 	s.store(0, release); // [O3] pairs with [O4]
 	CH_CRASH_POINT(rwlock_slot_freed);
@@ -149,7 +154,7 @@ static int read_attempt(ch_rwlock *r, u64 mine) noexcept
 	return 0;
 }
 
-static int unlock_read(ch_rwlock *r, shared<u64> &s, u64 mine) noexcept
+[[gnu::always_inline]] static inline int unlock_read(ch_rwlock *r, shared<u64> &s, u64 mine) noexcept
 {
 	const sync_view &v = r->v;
 	const u64 n = s.load(relaxed); // ours
@@ -170,7 +175,7 @@ static int unlock_read(ch_rwlock *r, shared<u64> &s, u64 mine) noexcept
 
 // ---- writers
 
-static int want(ch_rwlock *r, u64 mine) noexcept
+[[gnu::always_inline]] static inline int want(ch_rwlock *r, u64 mine) noexcept
 {
 	shared<u64> &word = r->v.h->word;
 	u64 w = word.load(relaxed); // the CAS looks again
@@ -189,18 +194,19 @@ static int want(ch_rwlock *r, u64 mine) noexcept
 }
 
 // A reader's slot that is in the writer's way, or NULL.
-static shared<u64> *reader_in_the_way(const sync_view &v) noexcept
+[[gnu::always_inline]] static inline shared<u64> *reader_in_the_way(const sync_view &v) noexcept
 {
 	const u64 top = readers_top(v).load(seq_cst); // seq_cst here and below: after the word, see above
+	const u32 nr = nr_slots(v);
 
-	for (u32 i = 0; i < v.nr && i < top; i++)
+	for (u32 k = 0, i = 0; k < nr && k < top; k++, i = slot_after(i, nr))
 		// [O4] pairs with [O3]: what the last reader did was before.
-		if (slot_at(v, i).load(seq_cst) != 0)
-			return &slot_at(v, i);
+		if (v.table[i].load(seq_cst) != 0)
+			return &v.table[i];
 	return nullptr;
 }
 
-static int drain_attempt(ch_rwlock *r, u64 mine) noexcept
+[[gnu::always_inline]] static inline int drain_attempt(ch_rwlock *r, u64 mine) noexcept
 {
 	shared<u64> &word = r->v.h->word;
 
@@ -214,7 +220,7 @@ static int drain_attempt(ch_rwlock *r, u64 mine) noexcept
 	return w & HOLDER_DIED ? -EOWNERDEAD : 0;
 }
 
-static void give_up_word(const sync_view &v, u64 to) noexcept
+[[gnu::always_inline]] static inline void give_up_word(const sync_view &v, u64 to) noexcept
 {
 	v.h->word.store(to, release); // [O1] pairs with [O2]
 	CH_CRASH_POINT(rwlock_let_go);
@@ -317,7 +323,7 @@ static int lock_write(ch_rwlock *r, u64 mine, i64 timeout_ns) noexcept
 	return rc;
 }
 
-static int my_word(ch_rwlock *r, u64 &mine) noexcept
+[[gnu::always_inline]] static inline int my_word(ch_rwlock *r, u64 &mine) noexcept
 {
 	const int me = sync_me(r, rwlock_kind);
 

@@ -41,14 +41,14 @@ static void sweep(ch_segment *seg, const block_place &b, u32 dead) noexcept
 const object_kind semaphore_kind = sync_kind(CH_DESCR_SEMAPHORE, "semaphore", sweep);
 
 // A change by delta units of what is free. 0 or -EAGAIN (too few), -EOVERFLOW.
-static int check_change(const sync_view &v, u64 value, i64 delta) noexcept
+[[gnu::always_inline]] static inline int check_change(const sync_view &v, u64 value, i64 delta) noexcept
 {
 	const i64 after = static_cast<i64>(value) + delta;
 
 	return after < 0 ? -EAGAIN : delta > 0 && after > static_cast<i64>(v.limit) ? -EOVERFLOW : 0;
 }
 
-static void tell(const sync_view &v, u64 value, i64 delta) noexcept
+[[gnu::always_inline]] static inline void tell(const sync_view &v, u64 value, i64 delta) noexcept
 {
 	event &e = v.h->events[0];
 
@@ -61,7 +61,7 @@ static void tell(const sync_view &v, u64 value, i64 delta) noexcept
 		event_notify(v.h->events[1], EVERYBODY);
 }
 
-static int change_plain(const sync_view &v, i64 delta) noexcept
+[[gnu::always_inline]] static inline int change_plain(const sync_view &v, i64 delta) noexcept
 {
 	u64 w = v.h->word.load(relaxed); // the CAS looks again
 
@@ -121,7 +121,7 @@ static u64 count_anew(const sync_view &v, u64 value) noexcept
 	return all < held ? 0 : all - held > v.limit ? v.limit : all - held;
 }
 
-static int change_undo(ch_semaphore *s, u64 mine, i64 delta) noexcept
+[[gnu::noinline]] static int change_undo(ch_semaphore *s, u64 mine, i64 delta) noexcept
 {
 	const sync_view &v = s->v;
 	const u32 me = holder_owner(mine);
@@ -157,7 +157,7 @@ static int change_undo(ch_semaphore *s, u64 mine, i64 delta) noexcept
 
 // ---- both
 
-static int change(ch_semaphore *s, u64 mine, i64 delta) noexcept
+[[gnu::always_inline]] static inline int change(ch_semaphore *s, u64 mine, i64 delta) noexcept
 {
 	if (sync_is_destroyed(s))
 		return -ESTALE;
@@ -177,7 +177,7 @@ static u64 value_of(const sync_view &v) noexcept
 	return all < held ? 0 : all - held;
 }
 
-static int my_word(ch_semaphore *s, u64 &mine) noexcept
+[[gnu::always_inline]] static inline int my_word(ch_semaphore *s, u64 &mine) noexcept
 {
 	const int me = sync_me(s, semaphore_kind);
 
@@ -185,12 +185,12 @@ static int my_word(ch_semaphore *s, u64 &mine) noexcept
 	return me < 0 ? me : 0;
 }
 
-static int check_count(u32 n) noexcept
+[[gnu::always_inline]] static inline int check_count(u32 n) noexcept
 {
 	return n >= 1 && n <= CH_SEMAPHORE_MAX ? 0 : fail(-EINVAL, "semaphore: %u units are not 1...%u", n, CH_SEMAPHORE_MAX);
 }
 
-static int wait_for_units(ch_semaphore *s, u64 mine, u32 n, i64 timeout_ns) noexcept
+[[gnu::noinline]] static int wait_for_units(ch_semaphore *s, u64 mine, u32 n, i64 timeout_ns) noexcept
 {
 	if (n > 1)
 		s->v.h->extra[1].store(1, relaxed); // published by the registration

@@ -3,6 +3,7 @@
 BENCHES =
 if HAVE_BENCHMARK
 BENCHES += perf/channel_bench perf/ddict_bench perf/memory_bench perf/pool_bench perf/pollset_bench perf/stream_bench
+BENCHES += perf/channel_bench perf/ddict_bench perf/pool_bench perf/pollset_bench perf/stream_bench perf/sync_bench
 endif
 noinst_PROGRAMS += $(BENCHES)
 
@@ -31,6 +32,9 @@ perf_stream_bench_SOURCES  = $(BENCH_HARNESS) \
 	perf/baseline.cpp perf/baseline.h perf/loops.cpp perf/loops.h perf/stream_bench.cpp
 perf_stream_bench_CPPFLAGS = $(BENCH_CPPFLAGS)
 perf_stream_bench_LDADD    = libchannels.la $(BENCHMARK_LIBS)
+perf_sync_bench_SOURCES  = $(BENCH_HARNESS) perf/loops.cpp perf/loops.h perf/sync_bench.cpp
+perf_sync_bench_CPPFLAGS = $(BENCH_CPPFLAGS)
+perf_sync_bench_LDADD    = libchannels.la $(BENCHMARK_LIBS)
 EXTRA_DIST += perf/README.md perf/pool_peers.py
 
 .PHONY: perf

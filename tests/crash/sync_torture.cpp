@@ -459,8 +459,10 @@ uint64_t kill_and_replace(const options &o)
 		alarm(WATCHDOG_S);
 	}
 	ev->stop = true;
-	for (const int64_t until = now_ns() + 2 * PATIENCE; !all_gone() && now_ns() < until; short_nap())
+	for (const int64_t until = now_ns() + 2 * PATIENCE; !all_gone() && now_ns() < until; short_nap()) {
+		must(ch_barrier_abort(the.b), "abort"); /* who waits for one that does not come any more */
 		killed += tend(false, seed);
+	}
 	return killed;
 }
 
