@@ -62,6 +62,7 @@ check_PROGRAMS += \
 	tests/proc/stream_test \
 	tests/unit/descr_test \
 	tests/unit/event_test \
+	tests/unit/ring_test \
 	tests/unit/run_test
 endif
 tests_conform_block_test_SOURCES  = tests/conform/block_test.c tests/support/support.h
@@ -193,6 +194,9 @@ tests_unit_descr_test_LDADD    = $(UNIT_TEST_LIBS)
 tests_unit_event_test_SOURCES  = tests/unit/event_test.cpp tests/support/support.h
 tests_unit_event_test_CPPFLAGS = $(UNIT_TEST_CPPFLAGS)
 tests_unit_event_test_LDADD    = $(UNIT_TEST_LIBS)
+tests_unit_ring_test_SOURCES  = tests/unit/ring_test.cpp tests/support/support.h
+tests_unit_ring_test_CPPFLAGS = $(UNIT_TEST_CPPFLAGS)
+tests_unit_ring_test_LDADD    = $(UNIT_TEST_LIBS)
 tests_unit_run_test_SOURCES  = tests/unit/run_test.cpp tests/support/support.h
 tests_unit_run_test_CPPFLAGS = $(UNIT_TEST_CPPFLAGS)
 tests_unit_run_test_LDADD    = $(UNIT_TEST_LIBS)
