@@ -18,7 +18,7 @@ fi
 for lib in pool ddict; do
 	[ -e "$builddir/.libs/lib$lib.so" ] || continue
 	strange=$(${NM:-nm} -DC --defined-only "$builddir/.libs/lib$lib.so" | sed -n 's/^[0-9a-f]* [TDBR] //p' |
-		grep -vE '^ch_|(^|[^A-Za-z0-9_])ch::')
+		grep -vE '^chp?_|(^|[^A-Za-z0-9_])ch::')
 	[ -z "$strange" ] || { echo "lib$lib.so exports:"; echo "$strange"; rc=1; }
 done
 [ -e "$builddir/.libs/libchannels.so" ] || [ $rc -ne 0 ] || exit 77
