@@ -214,8 +214,11 @@ void ch_pollset_destroy(struct ch_pollset *s)
 	const bool is_ours = s->forks == registry_forks();
 	if (is_ours) {
 		s->is_ending.store(true, seq_cst); // every waiter looks after it has registered, and wakes for this
-		for (pollset_nudge(s, EVERYBODY); s->inside.load(acquire) > 0; pollset_nudge(s, EVERYBODY)) // [Y8]
+		pollset_nudge(s, EVERYBODY);
+		while (s->inside.load(acquire) > 0) { // [Y8] pairs with [Y8]: they are done with the set
 			sched_yield();
+			pollset_nudge(s, EVERYBODY);
+		}
 		pollset_fd_end(s);
 	}
 	for (u32 i = 0; i < s->nr_used; i++) {

@@ -58,7 +58,8 @@ void watch_free(const watch_table &t, u32 i, u32 me) noexcept
 {
 	u64 w = i < t.nr ? t.words[i].load(relaxed) : NOBODY; // ours; only its arms change under us
 
-	while (watch_owner(w) == me && !t.words[i].compare_exchange_weak(w, w >> GEN_SHIFT << GEN_SHIFT, acq_rel, relaxed)) // [Y3]
+	while (watch_owner(w) == me && // [Y3]
+	       !t.words[i].compare_exchange_weak(w, w >> GEN_SHIFT << GEN_SHIFT, acq_rel, relaxed))
 		;
 }
 
