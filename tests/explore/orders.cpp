@@ -178,8 +178,8 @@ bool weaken_listed(const std::vector<scenario> &all)
 		nr_new += !find(list, kind_of(site_at(w.at), w.how));
 	for (const entry &e : list)
 		nr_open += e.who.rfind("- open", 0) == 0;
-	printf("orders: %d kinds weakened and noticed, %zu not any more, %d open; %d places are not in orders.txt\n", nr_noticed,
-	       missing.size(), nr_open, nr_new);
+	printf("orders: %d kinds weakened and noticed, %zu not any more, %d open; %d places are not in orders.txt\n",
+	       nr_noticed, missing.size(), nr_open, nr_new);
 	for (const std::string &m : missing)
 		printf("%s\n", m.c_str());
 	return missing.empty();

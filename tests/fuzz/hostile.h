@@ -63,7 +63,7 @@ inline void allowed(ssize_t n, const char *call)
 {
 	static const int codes[] = { EAGAIN, ETIMEDOUT, EMSGSIZE, ENOBUFS, ENOSPC, EPIPE, ESTALE, EPROTO,
 				     EACCES, EINVAL, ENOMEM, EPERM, EHOSTUNREACH, EEXIST,
-				     EBUSY, EOWNERDEAD, EDEADLK, ECANCELED, EOVERFLOW, ENOENT };
+				     EBUSY, EOWNERDEAD, EDEADLK, ECANCELED, EOVERFLOW, ENOENT, E2BIG };
 
 	if (n >= 0)
 		return;
