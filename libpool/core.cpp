@@ -120,6 +120,9 @@ task *core::reserve(std::size_t block_len, const task_options *o)
 		refuse(reason_);
 	const std::uint32_t i = free_.back();
 	record &r = recs_[i];
+	// [B3] pairs with [B3] in commit_task: the last writer of slot and record may have been another thread. The tickets
+	// and results between us order that too, but through another process, where ThreadSanitizer does not look.
+	(void)room_->slot_at(i).state.load(std::memory_order_acquire);
 	fill_record(r, *t, o);
 	r.t = t.get();
 	r.block_len = block_len;
@@ -132,9 +135,6 @@ task *core::reserve(std::size_t block_len, const task_options *o)
 	stats_.submitted++;
 	stats_.in_flight++;
 	nr_limited_ += r.limit_ns > 0;
-	// [B3] pairs with [B3] in commit_task: the slot's last writer may have been another thread. The tickets and
-	// results between us order that too, but through another process, where ThreadSanitizer does not look.
-	(void)room_->slot_at(i).state.load(std::memory_order_acquire);
 	// Relaxed: nobody has been told of it.
 	room_->slot_at(i).state.store(drafted(r.serial), std::memory_order_relaxed);
 	return t.release();

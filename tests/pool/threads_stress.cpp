@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// threads_stress.cpp - many threads of one owner: they submit, wait with and without timeouts, drop futures and end
-// the pool, with few places and while workers are killed. Plain main, so that ThreadSanitizer can run it.
+// threads_stress.cpp - many threads of one owner: they submit, wait with and without timeouts, chain, take back and drop
+// futures and end the pool, with few places and while workers are killed. Plain main, so that ThreadSanitizer can run it.
 // CH_TEST_SECONDS=N: about how long; CH_TEST_SEED=N: the same kills again.
 #include "../support/support.h"
 #include <atomic>
@@ -44,6 +44,15 @@ static void use(ch::pool &p, int who, int64_t until_ns)
 		if (i % 3 == 0)
 			number.wait_for(10us);
 		if (i % 7 == 0)
+			continue;
+		if (i % 11 == 0) {
+			auto twice = number.then([](int a) { return 2 * a; });
+
+			string.on_done([](const std::string &) {});
+			expect(twice.get() == 2 * (who * 1000000 + i), "what a continuation made of it");
+			continue;
+		}
+		if (i % 13 == 0 && string.cancel())
 			continue;
 		expect(number.get() == who * 1000000 + i, "the number that came back");
 		expect(string.get() == text, "the text that came back");
