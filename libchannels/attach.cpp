@@ -296,18 +296,6 @@ static int map_existing(u64 id, const char *name, u32 flags, ch_segment **out) n
 	return rc;
 }
 
-// A reclaimer that saw no living peer before we had our slot asks with RECLAIMING, and means to go on if it still
-// stands there. We take it away, or are too late. seq_cst: of our slot and its RECLAIMING one sees the other.
-static int confirm(ch_segment *seg) noexcept
-{
-	u32 st = seg->hdr->state.load(seq_cst);
-
-	while ((st & 0xff) == SEGMENT_RECLAIMING)
-		if (seg->hdr->state.compare_exchange_weak(st, SEGMENT_READY, seq_cst, seq_cst))
-			return 0;
-	return st == SEGMENT_DESTROYED ? fail(-ESTALE, "segment %s was destroyed", seg->name) : 0;
-}
-
 static ch_segment *find(u64 id, u64 birth, bool is_read_only) noexcept
 {
 	for (ch_segment *s = registry_first(); s; s = s->next)
@@ -326,8 +314,8 @@ static int finish_attach(ch_segment *s, bool is_new, int rc, ch_segment **out) n
 	}
 	if (rc == 0 && !s->is_read_only)
 		rc = segment_join(s);
-	if (rc >= 0 && is_new && !s->is_read_only)
-		rc = confirm(s);
+	if (rc >= 0 && is_new && s->hdr->state.load(acquire) == SEGMENT_DESTROYED) // by a reclaimer: reclaim.cpp
+		rc = fail(-ESTALE, "segment %s was destroyed", s->name);
 	if (rc < 0 && is_new)
 		segment_unref(s);
 	if (rc < 0)

@@ -21,8 +21,9 @@ struct backing {
 	u64 page_len = 0; // of the pages that the kernel was asked for
 };
 
-// Returns 0, or a negative errno value; then nothing is left. The file is locked (flock(2)) until fd is closed: see
-// reclaim.cpp. With CH_HUGE_PAGES and a len that is no multiple of huge pages the kernel's own page size is used.
+// Returns 0, or a negative errno value; then nothing is left. A file with a name is locked (flock(2)) until fd is closed
+// and the mapping gone, here and in children that inherit it: see reclaim.cpp. With CH_HUGE_PAGES and a len that is no
+// multiple of huge pages the kernel's own page size is used.
 int backing_create(const backing_wish &w, backing &out) noexcept;
 // Memory for these bytes of the file: afterwards no access to them can fail.
 int backing_reserve(int fd, u64 off, u64 len) noexcept;

@@ -3,13 +3,14 @@
 //
 // A segment is removed only if neither its creator nor any peer lives, and nobody can become a peer meanwhile:
 //   reclaimer   state READY -> RECLAIMING(its pid), then looks at all peers; if none lives, state -> DESTROYED, unlink
-//   attacher    claims its slot, then looks at the state, and takes a RECLAIMING away (attach.cpp)
+//   attacher    claims its slot, then looks at the state, and takes a RECLAIMING away (segment.cpp)
 // All of these are sequentially consistent: either the reclaimer sees the slot, or the attacher sees RECLAIMING and takes it
 // away, so that the reclaimer's second step fails; or that step came first, and the attacher gets -ESTALE. The pid in the word
 // keeps one reclaimer from finishing on another's question. A reclaimer that dies leaves a question without
 // an answer, which the next attacher or reclaimer takes over. Unlinking is done under a lock of the file (flock(2), which ends
 // with its holder) after a look whether the name still means this file, so that of two reclaimers none hits a newer one.
-// A file without a finished header belongs to a living creator exactly if that holds the lock.
+// The creator holds that lock from the first moment on, and as long as the file is mapped by it or by a child that
+// inherited the mapping: so a file without a finished header and without the lock has no creator any more.
 #include "config.h"
 #include "backing.h"
 #include "crash.h"

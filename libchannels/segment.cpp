@@ -153,6 +153,16 @@ static int claim_slot(ch_segment *seg) noexcept
 	return -ENOSPC;
 }
 
+// A reclaimer that saw no living peer before we had our slot asks with RECLAIMING, and means to go on if it still
+// stands there. We take it away, or are too late. seq_cst: of our slot and its RECLAIMING one sees the other.
+static void answer_reclaimer(ch_segment *seg) noexcept
+{
+	u32 st = seg->hdr->state.load(seq_cst);
+
+	while ((st & 0xff) == SEGMENT_RECLAIMING && !seg->hdr->state.compare_exchange_weak(st, SEGMENT_READY, seq_cst, seq_cst))
+		;
+}
+
 int segment_join(ch_segment *seg) noexcept
 {
 	int i = static_cast<int>(seg->me.load(relaxed)); // under the lock
@@ -169,6 +179,7 @@ int segment_join(ch_segment *seg) noexcept
 		if (again || sweep_dead(seg) == 0)
 			return fail(-ENOSPC, "segment %s: all %u peers are attached", seg->name, seg->max_peers);
 	CH_CRASH_POINT(peer_claimed);
+	answer_reclaimer(seg);
 	seg->me.store(static_cast<u32>(i), relaxed);
 	keeper_announce(seg, static_cast<u32>(i));
 	CH_CRASH_POINT(peer_announced);

@@ -2,9 +2,10 @@
 /*
  * segment.h - named shared memory with a header that is checked, and a table of the processes that use it.
  *
- * A segment is a POSIX shared-memory object of mode 0600, or a file without a name. All its memory is reserved and, if not
- * asked otherwise, touched when it is created, so that no later access can fail. A process attaches once however
- * often it asks; handles are counted. Which processes are attached is known exactly, and what a dead one held is given back (ch_pool(3)).
+ * A segment is a POSIX shared-memory object of mode 0600, or a file without a name. All its memory is reserved and, if
+ * not asked otherwise, touched when it is created, so that no later access can fail. A process attaches once however
+ * often it asks; handles are counted. Which processes are attached is known exactly, and what a dead one held is given
+ * back (ch_pool(3)).
  */
 #ifndef CHANNELS_SEGMENT_H
 #define CHANNELS_SEGMENT_H

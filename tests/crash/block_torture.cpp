@@ -10,7 +10,7 @@
  *
  * usage: block_torture [--kills N] [--seconds S] [--seed X] [--crew C]
  */
-#include "../../libchannels/crash.h"
+#include "crash.h"
 #include "../support/support.h"
 #include <algorithm>
 #include <atomic>

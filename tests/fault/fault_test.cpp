@@ -332,7 +332,8 @@ bool run_work(int k, int n)
 			before.nr_peers == 1 && is_gone("descriptors", fds, nr_entries("/proc/self/fd")) &&
 			is_gone("files", files, nr_entries("/dev/shm"));
 	if (before.used != was.used)
-		fprintf(stderr, "used: %llu before, %llu after\n", (unsigned long long)was.used, (unsigned long long)before.used);
+		fprintf(stderr, "used: %llu before, %llu after\n", (unsigned long long)was.used,
+			(unsigned long long)before.used);
 	use_pool(pool); /* and it works */
 	ch_pool_destroy(pool);
 	return ok;
@@ -364,7 +365,8 @@ int fail_each(int k, bool is_life, int only)
 		if (status == NOT_STRUCK || only)
 			return n - 1;
 		if (status != STRUCK) {
-			fprintf(stderr, "FAIL: %s number %d of %s: status %d\n", names[k], n, is_life ? "life" : "work", status);
+			fprintf(stderr, "FAIL: %s number %d of %s: status %d\n", names[k], n, is_life ? "life" : "work",
+				status);
 			return -1;
 		}
 	}
