@@ -33,7 +33,7 @@ inline constexpr const char *role_names[NR_ROLES] = { "producer", "consumer", "r
 
 inline constexpr uint32_t NR_SEQ = 256; /* messages of one incarnation */
 inline constexpr int MAX_CHILDREN = 64;
-inline constexpr int MAX_POINTS = 128;
+inline constexpr int MAX_POINTS = 256;
 inline constexpr size_t LONGEST = 20000; /* bytes of a message */
 inline constexpr int64_t HANG_NS = 20000 * MS;
 
