@@ -466,8 +466,7 @@ i64 ring_delivered(const lane &r, u64 t, i64 result, int n) noexcept
 	const bool is_more = ring_is_at(r, t + TICKET, S_FULL);
 	if (is_polled(r))
 		watch_tell(r.o, is_more ? CH_POLL_OUT : CH_POLL_OUT | CH_POLL_EMPTY, CH_POLL_IN);
-	if (!event_is_quiet(r.h->received))
-		event_wake(r.h->received, EVERYBODY); // each waits for a ticket of its own
+	event_notify(r.h->received, EVERYBODY); // each waits for a ticket of its own
 	if (event_is_quiet(r.h->not_empty))
 		return result;
 	if (r.h->state.load(relaxed) & CHANNEL_CLOSING) // set before close() woke everybody
