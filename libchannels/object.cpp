@@ -97,7 +97,7 @@ static int join(ch_object *o, u32 me) noexcept
 	else
 		set_bit(o, me);
 	CH_CRASH_POINT(object_attached);
-	hazard_clear(seg, hazard, o->block);
+	hazard_clear(seg, me, hazard, o->block);
 	return rc;
 }
 
@@ -162,7 +162,7 @@ void object_leave(ch_object *o) noexcept
 	clear_bit(o, me);
 	CH_CRASH_POINT(object_detached);
 	object_end_if_left(o->pool->seg, *o->kind, o->block);
-	object_finish(o->pool->seg, o->block);
+	object_finish(o->pool->seg, me, o->block);
 }
 
 // ---- create
@@ -239,7 +239,7 @@ void pool_mark_destroyed(ch_segment *seg) noexcept
 		const object_kind *k = hazard_set(hazard, b, block_tag(w), true) ? object_kind_of(seg, b) : nullptr;
 		if (k)
 			k->end(seg, me, b);
-		hazard_clear(seg, hazard, b);
+		hazard_clear(seg, me, hazard, b);
 	});
 	event_wake(seg->pool.hdr->freed, EVERYBODY);
 }

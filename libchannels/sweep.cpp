@@ -37,10 +37,10 @@ bool hazard_set(shared<u64> &hazard, const block_place &b, u64 tag, bool is_dyin
 	return (st == B_OBJECT || (is_dying_ok && st == B_DYING)) && (tag == 0 || block_tag(w) == tag);
 }
 
-void hazard_clear(ch_segment *seg, shared<u64> &hazard, const block_place &b) noexcept
+void hazard_clear(ch_segment *seg, u32 as, shared<u64> &hazard, const block_place &b) noexcept
 {
 	hazard.store(0, seq_cst);
-	object_finish(seg, b);
+	object_finish(seg, as, b);
 }
 
 static bool is_attached(ch_segment *seg, const object_kind &k, const block_place &b) noexcept
@@ -72,20 +72,19 @@ void object_end_if_left(ch_segment *seg, const object_kind &k, const block_place
 	b.word->compare_exchange_strong(w, block_word(block_tag(w), B_DYING, NOBODY), seq_cst, relaxed);
 }
 
-void object_finish(ch_segment *seg, const block_place &b) noexcept
+void object_finish(ch_segment *seg, u32 as, const block_place &b) noexcept
 {
-	const u32 me = seg->me.load(relaxed); // a handle's own, or under the lock
 	u64 w = b.word->load(seq_cst);
-	const u64 final = block_word(block_tag(w), B_FINAL, me);
+	const u64 final = block_word(block_tag(w), B_FINAL, as);
 
-	if (block_state_of(w) != B_DYING || me == NOBODY)
+	if (block_state_of(w) != B_DYING)
 		return;
 	const object_kind *k = object_kind_of(seg, b);
 	if ((k && is_in_use(seg, *k, b)) || !b.word->compare_exchange_strong(w, final, acq_rel, relaxed))
 		return; // the CAS: [B1] [B2]
 	CH_CRASH_POINT(object_finishing);
 	if (k && k->drain)
-		k->drain(seg, b, me);
+		k->drain(seg, b, as);
 	w = final;
 	b.word->compare_exchange_strong(w, block_word(block_tag(w), B_FREE, NOBODY), release, relaxed); // [B1] pairs with [B2]
 	event_notify(seg->pool.hdr->freed, EVERYBODY);
@@ -125,14 +124,16 @@ static void wake_object(ch_segment *seg, const block_place &b, u32 dead) noexcep
 	object_end_if_left(seg, *k, b);
 }
 
-template <class Fn> static void for_each_object(ch_segment *seg, shared<u64> &hazard, Fn fn) noexcept
+template <class Fn> static void for_each_object(ch_segment *seg, u32 as, Fn fn) noexcept
 {
+	shared<u64> &hazard = seg->peers[as].hazard[0];
+
 	for_each_block(seg->pool.map, [&](const block_place &b, u64 w) {
 		if (block_state_of(w) != B_OBJECT && block_state_of(w) != B_DYING)
 			return;
 		if (hazard_set(hazard, b, block_tag(w), true))
 			fn(b);
-		hazard_clear(seg, hazard, b);
+		hazard_clear(seg, as, hazard, b);
 	});
 }
 
@@ -144,23 +145,22 @@ static void sweep_block(ch_segment *seg, const block_place &b, u64 w, u32 dead) 
 	b.word->compare_exchange_strong(w, block_word(block_tag(w), to, NOBODY), acq_rel, relaxed); // [B1] [B2]
 	CH_CRASH_POINT(sweep_block_done);
 	if (to == B_DYING)
-		object_finish(seg, b);
+		object_finish(seg, dead, b);
 }
 
-// The slot's hazards are ours to use: its process is gone, or we are it and none of our calls looks at an object now.
+// The slot's hazards and name are ours to use, for we may have none yet: its process is gone, or we are it and none of our
+// calls looks at an object now.
 static void sweep_pool(ch_segment *seg, u32 dead) noexcept
 {
-	shared<u64> &hazard = seg->peers[dead].hazard[0];
-
 	if (pool_use(seg) < 0)
 		return;
 	for (shared<u64> &h : seg->peers[dead].hazard)
 		h.store(0, seq_cst); // what it kept from being freed is met again below
 	run_sweep(seg->pool.map, dead);
-	for_each_object(seg, hazard, [&](const block_place &b) { sweep_object(seg, b, dead); });
+	for_each_object(seg, dead, [&](const block_place &b) { sweep_object(seg, b, dead); });
 	CH_CRASH_POINT(sweep_rings_done);
 	for_each_block(seg->pool.map, [&](const block_place &b, u64 w) { sweep_block(seg, b, w, dead); });
-	for_each_object(seg, hazard, [&](const block_place &b) { wake_object(seg, b, dead); });
+	for_each_object(seg, dead, [&](const block_place &b) { wake_object(seg, b, dead); });
 	event_wake(seg->pool.hdr->freed, EVERYBODY);
 }
 
@@ -207,6 +207,7 @@ bool sweep_peer(ch_segment *seg, u32 i) noexcept
 			return false;
 	}
 	CH_CRASH_POINT(sweep_elected);
+	seg->used[i / 64].fetch_or(u64{1} << (i % 64), seq_cst); // it may have died without: before we use its hazards
 	sweep_pool(seg, i);
 	finish_sweep(seg, i, id);
 	for_each_peer(seg, [&](u32 k) { // sweeps that it died in

@@ -23,10 +23,11 @@ void sweep_self(ch_segment *seg) noexcept;           // a clean leave: as if dea
  */
 // Sets the hazard; true if the block is an object (or a dying one, with is_dying_ok) of this tag. tag 0: any.
 bool hazard_set(shared<u64> &hazard, const block_place &b, u64 tag, bool is_dying_ok) noexcept;
-void hazard_clear(ch_segment *seg, shared<u64> &hazard, const block_place &b) noexcept; // and frees what waited for it
+// And frees what waited for it, in the name of peer as, whose hazard it is.
+void hazard_clear(ch_segment *seg, u32 as, shared<u64> &hazard, const block_place &b) noexcept;
 // An object that lives as long as somebody is attached becomes DYING if nobody is.
 void object_end_if_left(ch_segment *seg, const object_kind &k, const block_place &b) noexcept;
 // Frees a DYING object that nobody uses any more.
-void object_finish(ch_segment *seg, const block_place &b) noexcept;
+void object_finish(ch_segment *seg, u32 as, const block_place &b) noexcept;
 
 } // namespace ch::core

@@ -107,7 +107,7 @@ static void mark(ch_segment *seg, u32 as, u64 index, u64 tag, u32 member) noexce
 	if (hazard_set(hazard, b, tag, true) && marks_open(m, b.addr, b.len, seg->max_peers))
 		marks_set(m, member);
 	CH_CRASH_POINT(watch_marked);
-	hazard_clear(seg, hazard, b);
+	hazard_clear(seg, as, hazard, b);
 	if (is_own)
 		seg->telling.fetch_and(~(1u << i), release); // [Y5] pairs with [Y5]: one at a time
 }

@@ -115,7 +115,7 @@ Test(descr_unit, unknown_kinds_are_refused_whatever_the_checksum, .timeout = WAT
 {
 	objects o = make();
 
-	for (uint8_t kind : { 0, 4, 255 }) {
+	for (uint8_t kind : std::initializer_list<uint8_t>{ 0, CH_DESCR_KINDS, 255 }) {
 		o.good.kind = kind;
 		assert_refused(o.good, -EPROTO);
 	}
