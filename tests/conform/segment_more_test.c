@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <grp.h>
 #include <sched.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -314,6 +315,12 @@ Test(segment_more, a_group_may_be_let_in_and_its_deaths_are_noticed)
 
 /* ---- listed and reclaimed */
 
+/* Criterion runs tests side by side, and these reclaim what another of them means to find. Ends with the process. */
+static void one_at_a_time(void)
+{
+	cr_assert_eq(flock(open("/proc/self/exe", O_RDONLY | O_CLOEXEC), LOCK_EX), 0);
+}
+
 struct found {
 	const char *name;
 	struct ch_segment_info info;
@@ -357,7 +364,7 @@ static struct board *left_behind(const char *name)
 	return b;
 }
 
-Test(segment_more, what_a_dead_job_left_is_listed_and_reclaimed)
+Test(segment_more, what_a_dead_job_left_is_listed_and_reclaimed, .init = one_at_a_time)
 {
 	struct found f = { "test-left", { 0 }, 0 };
 	struct ch_segment *seg = NULL;
@@ -376,7 +383,7 @@ Test(segment_more, what_a_dead_job_left_is_listed_and_reclaimed)
 	cr_assert_eq(ch_segment_list(NULL, NULL), -EINVAL);
 }
 
-Test(segment_more, what_somebody_still_uses_is_not_reclaimed)
+Test(segment_more, what_somebody_still_uses_is_not_reclaimed, .init = one_at_a_time)
 {
 	struct ch_segment *seg = NULL;
 
@@ -389,7 +396,7 @@ Test(segment_more, what_somebody_still_uses_is_not_reclaimed)
 	cr_assert_eq(ch_segment_reclaim(NULL), 1);
 }
 
-Test(segment_more, a_segment_half_made_is_reclaimed)
+Test(segment_more, a_segment_half_made_is_reclaimed, .init = one_at_a_time)
 {
 	const char *path = "/dev/shm/ch-00000000000000aa";
 	const int fd = open(path, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
@@ -413,7 +420,7 @@ static int reclaims(void *arg)
 }
 
 /* Attachers against a reclaimer: whoever gets in has a segment with a name, and everybody else is told that it is gone. */
-Test(segment_more, nobody_is_left_with_a_segment_that_was_reclaimed)
+Test(segment_more, nobody_is_left_with_a_segment_that_was_reclaimed, .init = one_at_a_time)
 {
 	int nr_kept = 0, nr_gone = 0;
 
