@@ -219,7 +219,7 @@ void rare(hand &h)
 
 	MUST(ch_pool_each_block(h.pool, 7, count_one, nullptr) >= 0);
 	MUST(ch_pool_get_stats(h.pool, &st) == 0 && st.used <= st.len && st.len <= st.max_len);
-	MUST(ch_segment_reclaim(nullptr) == 0);
+	MUST(ch_segment_reclaim(nullptr) >= 0); /* ours is in use; of other jobs there may be any */
 }
 
 [[noreturn]] void play(member &m)
