@@ -15,8 +15,11 @@ Test(ddict_room, a_put_waits_until_another_client_erases)
 		const auto hurried = d.within(20ms);
 		int n = 0;
 
-		while (error_of([&] { hurried.put(n, whole_value(1, len)); }) == 0)
-			n++;
+		for (int refused = 0; refused < 5;) // one alone may be a manager that had no processor
+			if (error_of([&] { hurried.put(n, whole_value(1, len)); }) == 0)
+				n++, refused = 0;
+			else
+				refused++;
 		cr_assert_gt(n, 5);
 		cr_assert_eq(error_of([&] { hurried.put(n, whole_value(1, len)); }), ETIMEDOUT);
 		std::jthread waits([&] { d.put(-1, whole_value(2, len)); });
