@@ -21,20 +21,23 @@ namespace ch::core {
 
 static constexpr u64 POPULATE_MAX = u64{64} << 20; // map all pages at attach up to here; larger ones as they are used
 
-u64 huge_page_len() noexcept
+// Bytes by a line of /proc/meminfo, as "Hugepagesize: %llu kB"; 0 if there is no such line.
+static u64 meminfo(const char *line_of) noexcept
 {
 	unsigned long long kib = 0;
 	char line[128];
 
 	if (FILE *f = std::fopen("/proc/meminfo", "re")) {
-		while (std::fgets(line, sizeof(line), f) && std::sscanf(line, "Hugepagesize: %llu kB", &kib) != 1)
+		while (std::fgets(line, sizeof(line), f) && std::sscanf(line, line_of, &kib) != 1)
 			;
 		std::fclose(f);
 	}
 	return u64{kib} << 10;
 }
 
-int backing_reserve(int fd, u64 off, u64 len) noexcept
+u64 huge_page_len() noexcept { return meminfo("Hugepagesize: %llu kB"); }
+
+static int reserve(int fd, u64 off, u64 len) noexcept
 {
 	int rc;
 
@@ -45,6 +48,18 @@ int backing_reserve(int fd, u64 off, u64 len) noexcept
 		return fail(rc == EFBIG ? -ENOSPC : -rc, "segment: no room for %llu bytes in /dev/shm",
 			    static_cast<unsigned long long>(len));
 	return 0;
+}
+
+// A file without a name knows no limit, and that of /dev/shm may be more than the machine has: the kernel would kill
+// processes, perhaps ours, before it refused.
+int backing_reserve(int fd, u64 off, u64 len) noexcept
+{
+	const u64 there = len > POPULATE_MAX ? meminfo("MemAvailable: %llu kB") + meminfo("SwapFree: %llu kB") : 0;
+
+	if (there != 0 && len > there)
+		return fail(-ENOSPC, "segment: %llu bytes are more than the machine has free (%llu)",
+			    static_cast<unsigned long long>(len), static_cast<unsigned long long>(there));
+	return reserve(fd, off, len);
 }
 
 // -EAGAIN: somebody removed it before it was locked, for an ownerless one.
@@ -76,11 +91,11 @@ static int open_nameless(u32 flags) noexcept
 	return fd < 0 ? -errno : fd;
 }
 
-static int fill(int fd, const backing_wish &w) noexcept
+static int fill(int fd, const backing_wish &w, bool is_set_aside) noexcept
 {
 	if (ftruncate(fd, static_cast<off_t>(w.len)) < 0)
 		return fail(-errno, "segment: cannot size it to %llu bytes", static_cast<unsigned long long>(w.len));
-	int rc = backing_reserve(fd, 0, w.reserved);
+	int rc = is_set_aside ? reserve(fd, 0, w.reserved) : backing_reserve(fd, 0, w.reserved);
 	if (rc == 0 && (w.flags & CH_GROUP) && (fchown(fd, static_cast<uid_t>(-1), w.group) < 0 || fchmod(fd, 0660) < 0))
 		rc = fail(-errno, "segment: cannot give it to group %u", w.group);
 	// The size is for ever; what has no memory yet may still get it.
@@ -96,7 +111,7 @@ static int try_hugetlb(const backing_wish &w, u64 huge_len, backing &out) noexce
 
 	if (fd < 0)
 		return -1;
-	if (fill(fd, w) < 0 || backing_map(fd, w.len, w.flags, false, &out.base) < 0) {
+	if (fill(fd, w, true) < 0 || backing_map(fd, w.len, w.flags, false, &out.base) < 0) {
 		close(fd);
 		return -1;
 	}
@@ -116,7 +131,7 @@ int backing_create(const backing_wish &w, backing &out) noexcept
 	while (fd == -EAGAIN);
 	if (fd < 0)
 		return fd == -EEXIST ? fd : fail(fd, "segment: cannot create %s in /dev/shm", w.path ? w.path : "one");
-	rc = fill(fd, w);
+	rc = fill(fd, w, false);
 	if (rc == 0)
 		rc = backing_map(fd, w.len, w.flags, w.reserved != w.len, &out.base);
 	if (rc < 0) {

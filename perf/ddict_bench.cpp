@@ -10,7 +10,6 @@ using namespace bench;
 
 namespace {
 
-constexpr int most_clients = 16;
 constexpr std::size_t in_flight = 64;
 
 struct plan {
