@@ -218,13 +218,6 @@ static int speaks_to_itself(void *arg)
 }
 
 /* No lock of the library is left taken in the child, whatever the parent's threads were doing. */
-/* The address sanitizer does not guard its allocator across fork: its children may find a lock taken for ever. */
-#ifdef __SANITIZE_ADDRESS__
-#define NOT_UNDER_ASAN true
-#else
-#define NOT_UNDER_ASAN false
-#endif
-
 Test(fork, threads_of_the_parent_may_be_anywhere, .init = setup, .fini = teardown, .disabled = NOT_UNDER_ASAN)
 {
 	struct ch_channel *other[3];
