@@ -6,8 +6,10 @@
 #include <array>
 #include <atomic>
 #include <bit>
+#include <channels/channel.h>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <string>
 #include <vector>
@@ -134,6 +136,9 @@ public:
 
 std::vector<int> allowed_cpus();
 
+// Busy-waiting like the baseline, unless there is but one cpu to wait on.
+inline std::uint32_t busy() { return allowed_cpus().size() > 1 ? CH_SPIN_ALWAYS : 0; }
+
 // Where process index of nr runs, of which the first nr_left send: senders in the one half of the allowed cpus,
 // receivers in the other.
 int cpu_of(int index, int nr_left, int nr);
@@ -152,6 +157,18 @@ struct sample {
 	bool is_starved = false; // hardly anything was measured: a process got no processor in its time
 };
 using measurement = std::function<sample()>;
+
+// A sample, with what the set-up threw as its error.
+template <class F> sample guarded(F measure)
+{
+	try {
+		return measure();
+	} catch (const std::exception &e) {
+		sample s;
+		s.error = e.what();
+		return s;
+	}
+}
 
 struct row {
 	std::string name; // subject/case/bytes

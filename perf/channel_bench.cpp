@@ -94,18 +94,6 @@ public:
 	}
 };
 
-// A sample, with what the set-up threw as its error.
-template <class F> sample guarded(F measure)
-{
-	try {
-		return measure();
-	} catch (const std::exception &e) {
-		sample s;
-		s.error = e.what();
-		return s;
-	}
-}
-
 int whole(ssize_t got, std::size_t len)
 {
 	if (got < 0)
@@ -295,12 +283,6 @@ public:
 	}
 	void release(member &) { ch_channel_release(ch.get(), &msg); }
 };
-
-// Busy-waiting like the baseline, unless there is but one cpu to wait on.
-std::uint32_t busy()
-{
-	return allowed_cpus().size() > 1 ? CH_SPIN_ALWAYS : 0;
-}
 
 sample in_place(std::size_t len)
 {

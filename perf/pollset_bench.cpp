@@ -103,17 +103,6 @@ public:
 	}
 };
 
-template <class F> sample guarded(F measure)
-{
-	try {
-		return measure();
-	} catch (const std::exception &e) {
-		sample s;
-		s.error = e.what();
-		return s;
-	}
-}
-
 sample in_channel(std::uint32_t spin_ns)
 {
 	return guarded([=] {

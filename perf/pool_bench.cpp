@@ -37,11 +37,6 @@ void pin(int cpu)
 	sched_setaffinity(0, sizeof set, &set);
 }
 
-std::uint32_t busy()
-{
-	return allowed_cpus().size() > 1 ? CH_SPIN_ALWAYS : 0;
-}
-
 // The measuring process is pinned; each worker goes to its own cpu of the other half.
 ch::pool_options placed(unsigned workers, std::uint32_t spin_ns)
 {

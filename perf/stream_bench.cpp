@@ -65,18 +65,6 @@ public:
 	}
 };
 
-// A sample, with what the set-up threw as its error.
-template <class F> sample guarded(F measure)
-{
-	try {
-		return measure();
-	} catch (const std::exception &e) {
-		sample s;
-		s.error = e.what();
-		return s;
-	}
-}
-
 // One end, opened at its first use: the measurement says by what it calls which one it is.
 class end_of {
 	ch_stream_port *port;
@@ -203,12 +191,6 @@ public:
 	}
 	void release(member &) { ch_stream_release(e.reader(), &msg); }
 };
-
-// Busy-waiting like the baseline, unless there is but one cpu to wait on.
-std::uint32_t busy()
-{
-	return allowed_cpus().size() > 1 ? CH_SPIN_ALWAYS : 0;
-}
 
 sample in_place(std::size_t len)
 {
