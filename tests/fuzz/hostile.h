@@ -5,6 +5,9 @@
  */
 #pragma once
 #include "../support/support.h"
+#include <atomic>
+#include <optional>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -58,6 +61,26 @@ inline void damage(const mirror &m, const std::vector<size_t> &lively, uint64_t 
 	}
 	__atomic_store_n(word, other, __ATOMIC_RELAXED);
 }
+
+/* Damages one word after the other beside the calls, as long as it lives. */
+class vandal {
+	std::atomic<bool> goes_on{ true };
+	std::thread thread;
+
+public:
+	vandal(const mirror &m, const std::vector<size_t> &lively, uint64_t rs)
+		: thread([this, &m, &lively, rs]() mutable {
+			  while (goes_on)
+				  damage(m, lively, rs);
+		  })
+	{
+	}
+	~vandal()
+	{
+		goes_on = false;
+		thread.join();
+	}
+};
 
 inline void allowed(ssize_t n, const char *call)
 {

@@ -6,8 +6,6 @@
  * Each byte of the input is a step; what else it needs is derived from all of them.
  */
 #include "hostile.h"
-#include <atomic>
-#include <thread>
 
 namespace {
 
@@ -236,19 +234,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const uint64_t seed = seed_of(data, size);
 	arena a = make(seed);
-	std::atomic<bool> go{ true };
-	std::thread vandal;
+	std::optional<vandal> beside;
 
 	if (size && data[0] % 4 == 1)
-		vandal = std::thread([&a, &go, seed] {
-			for (uint64_t rs = ~seed; go;)
-				damage(a.m, a.lively, rs);
-		});
+		beside.emplace(a.m, a.lively, ~seed);
 	for (size_t i = 0; i < size; i++)
 		step(a, data[i]);
-	go = false;
-	if (vandal.joinable())
-		vandal.join();
+	beside.reset();
 	end(a);
 	return 0;
 }

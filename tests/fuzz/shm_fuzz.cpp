@@ -7,8 +7,6 @@
  * The input is a program: each step takes some bytes of it, and the rest is derived from them.
  */
 #include "hostile.h"
-#include <atomic>
-#include <thread>
 
 namespace {
 
@@ -176,22 +174,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const uint64_t seed = seed_of(data, size);
 	arena a = make(seed);
-	std::atomic<bool> go{ true };
-	std::thread vandal;
+	std::optional<vandal> beside;
 	const pid_t pid = size && data[0] % 8 == 0 ? fork() : 0;
 
 	if (pid == 0 && size && data[0] % 8 == 0)
 		second_process(a, data, size);
 	if (size && data[0] % 4 == 1)
-		vandal = std::thread([&a, &go, seed] {
-			for (uint64_t rs = ~seed; go;)
-				damage(a.m, a.lively, rs);
-		});
+		beside.emplace(a.m, a.lively, ~seed);
 	for (size_t i = 0; i < size; i++)
 		step(a, data[i]);
-	go = false;
-	if (vandal.joinable())
-		vandal.join();
+	beside.reset();
 	end_second_process(pid);
 	for (auto *ch : a.ch)
 		rnd(&a.rs) % 2 ? ch_channel_destroy(ch) : ch_channel_detach(ch);
