@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
+#include <initializer_list>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -21,21 +22,23 @@ namespace ch::core {
 
 static constexpr u64 POPULATE_MAX = u64{64} << 20; // map all pages at attach up to here; larger ones as they are used
 
-// Bytes by a line of /proc/meminfo, as "Hugepagesize: %llu kB"; 0 if there is no such line.
-static u64 meminfo(const char *line_of) noexcept
+// The sum of these lines of /proc/meminfo in bytes, each as "Hugepagesize: %llu kB"; 0 if there is none.
+static u64 meminfo(std::initializer_list<const char *> lines) noexcept
 {
 	unsigned long long kib = 0;
 	char line[128];
+	u64 sum = 0;
 
 	if (FILE *f = std::fopen("/proc/meminfo", "re")) {
-		while (std::fgets(line, sizeof(line), f) && std::sscanf(line, line_of, &kib) != 1)
-			;
+		while (std::fgets(line, sizeof(line), f))
+			for (const char *wanted : lines)
+				sum += std::sscanf(line, wanted, &kib) == 1 ? u64{kib} << 10 : 0;
 		std::fclose(f);
 	}
-	return u64{kib} << 10;
+	return sum;
 }
 
-u64 huge_page_len() noexcept { return meminfo("Hugepagesize: %llu kB"); }
+u64 huge_page_len() noexcept { return meminfo({"Hugepagesize: %llu kB"}); }
 
 static int reserve(int fd, u64 off, u64 len) noexcept
 {
@@ -54,7 +57,7 @@ static int reserve(int fd, u64 off, u64 len) noexcept
 // processes, perhaps ours, before it refused.
 int backing_reserve(int fd, u64 off, u64 len) noexcept
 {
-	const u64 there = len > POPULATE_MAX ? meminfo("MemAvailable: %llu kB") + meminfo("SwapFree: %llu kB") : 0;
+	const u64 there = len > POPULATE_MAX ? meminfo({"MemAvailable: %llu kB", "SwapFree: %llu kB"}) : 0;
 
 	if (there != 0 && len > there)
 		return fail(-ENOSPC, "segment: %llu bytes are more than the machine has free (%llu)",
