@@ -9,6 +9,7 @@ dist_channelsinclude_HEADERS = \
 	include/channels/channels.h include/channels/channels.hpp \
 	include/channels/descr.h \
 	include/channels/memory.hpp \
+	include/channels/module.h \
 	include/channels/poll_set.hpp \
 	include/channels/pollset.h \
 	include/channels/pool.h \

@@ -29,6 +29,7 @@ libchannels_internal_la_SOURCES = \
 	libchannels/look.cpp \
 	libchannels/message.cpp \
 	libchannels/message.h \
+	libchannels/module.cpp \
 	libchannels/object.cpp \
 	libchannels/object.h \
 	libchannels/peer.cpp \

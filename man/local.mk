@@ -128,6 +128,9 @@ dist_man3_MANS = \
 	man/man3/ch_event_pulse.3 \
 	man/man3/ch_event_set.3 \
 	man/man3/ch_event_wait.3 \
+	man/man3/ch_module.3 \
+	man/man3/ch_module_find.3 \
+	man/man3/ch_module_of.3 \
 	man/man3/ch_mutex.3 \
 	man/man3/ch_mutex_attach.3 \
 	man/man3/ch_mutex_create.3 \

@@ -33,6 +33,7 @@ check_PROGRAMS += \
 	tests/conform/channel_wait_test \
 	tests/conform/descr_test \
 	tests/conform/memory_hpp_test \
+	tests/conform/module_test \
 	tests/conform/peer_test \
 	tests/conform/pollset_cpp_test \
 	tests/conform/pollset_test \
@@ -103,6 +104,9 @@ tests_conform_descr_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_memory_hpp_test_SOURCES  = tests/conform/memory_hpp_test.cpp
 tests_conform_memory_hpp_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_memory_hpp_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_module_test_SOURCES  = tests/conform/module_test.c tests/support/support.h
+tests_conform_module_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_module_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_peer_test_SOURCES  = tests/conform/peer_test.c tests/support/support.h
 tests_conform_peer_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_peer_test_LDADD    = $(CHANNELS_TEST_LIBS)

@@ -6,6 +6,7 @@
 #include <channels/block.h>
 #include <channels/channel.h>
 #include <channels/descr.h>
+#include <channels/module.h>
 #include <channels/pollset.h>
 #include <channels/pool.h>
 #include <channels/segment.h>
