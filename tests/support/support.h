@@ -151,35 +151,39 @@ SUPPORT int has_ended(pid_t pid)
 	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 || info.si_pid == pid;
 }
 
+/* Reads a small file of /proc; its length, or less than 1. */
+SUPPORT ssize_t read_proc(pid_t pid, const char *name, char *text, size_t cap)
+{
+	char path[64];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, cap - 1);
+	if (fd >= 0)
+		close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	return n;
+}
+
 /* Waits until the main thread of pid is blocked in the kernel: in a futex call where that can be seen. */
 SUPPORT void await_asleep(pid_t pid)
 {
-	char path[64], text[512], state;
+	char text[512], state;
 	long call;
 
 	for (;; short_nap()) {
-		ssize_t n;
-		int fd;
-
-		snprintf(path, sizeof(path), "/proc/%d/syscall", (int)pid);
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-		if (fd >= 0)
-			close(fd);
-		if (n > 0) {
-			text[n] = '\0';
-			if (sscanf(text, "%ld", &call) == 1 && (call == SYS_futex || call == 449))
-				return;
-			continue;
+		if (read_proc(pid, "stat", text, sizeof(text)) < 1 || sscanf(text, "%*d %*s %c", &state) != 1 || state == 'Z') {
+			fprintf(stderr, "process %d was to sleep, but it has ended\n", (int)pid);
+			abort();
 		}
-		snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-		if (fd >= 0)
-			close(fd);
-		text[n > 0 ? n : 0] = '\0';
-		if (sscanf(text, "%*d %*s %c", &state) == 1 && state == 'S')
+		if (read_proc(pid, "syscall", text, sizeof(text)) < 1) {
+			if (state == 'S')
+				return;
+		} else if (sscanf(text, "%ld", &call) == 1 && (call == SYS_futex || call == 449)) {
 			return;
+		}
 	}
 }
 
