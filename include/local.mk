@@ -35,6 +35,7 @@ dist_poolinclude_HEADERS = \
 	include/pool/process.hpp \
 	include/pool/progress.hpp \
 	include/pool/queue.hpp \
+	include/pool/shared.hpp \
 	include/pool/task.hpp \
 	include/pool/wait.hpp
 

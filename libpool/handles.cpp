@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // handles.cpp - what queue.hpp calls: values that were taken, and the queues that this process has attached.
 #include "queue.h"
+#include "recent.h"
 
-#include <algorithm>
 #include <cerrno>
-#include <unistd.h>
 
 namespace ch::detail {
 
@@ -50,16 +49,6 @@ void taken::again()
 
 // ---- what the header calls
 
-namespace {
-
-// Queues that this process has attached: opening one again and again, for each task, costs a look here.
-std::mutex cache_mutex;
-std::vector<std::shared_ptr<queue_core>> cache; // the most recently used last
-pid_t cache_owner;
-constexpr std::size_t cache_max = 16;
-
-} // namespace
-
 std::shared_ptr<queue_core> make_queue(const queue_options &o)
 {
 	return std::make_shared<queue_core>(o);
@@ -67,23 +56,9 @@ std::shared_ptr<queue_core> make_queue(const queue_options &o)
 
 std::shared_ptr<queue_core> open_queue(const descriptor &d)
 {
-	const std::lock_guard<std::mutex> l(cache_mutex);
+	static recent<queue_core> queues;
 
-	if (cache_owner != getpid()) { // what a forked process inherits is its parent's
-		cache_owner = getpid();
-		cache.clear();
-	}
-	auto it = std::find_if(cache.begin(), cache.end(), [&](const auto &q) {
-		return std::memcmp(&q->descr(), &d, sizeof(ch_descr)) == 0;
-	});
-	if (it == cache.end()) {
-		if (cache.size() == cache_max)
-			cache.erase(cache.begin());
-		cache.push_back(std::make_shared<queue_core>(d));
-	} else {
-		std::rotate(it, it + 1, cache.end());
-	}
-	return cache.back();
+	return queues.open(d);
 }
 
 const descriptor &descr_of(const queue_core &q) noexcept

@@ -21,7 +21,9 @@ libpool_la_SOURCES = \
 	libpool/process.cpp \
 	libpool/progress.cpp \
 	libpool/queue.cpp libpool/queue.h \
+	libpool/recent.h \
 	libpool/room.cpp \
+	libpool/shared.cpp \
 	libpool/spmd.cpp \
 	libpool/worker.cpp
 libpool_la_LIBADD  = libchannels.la

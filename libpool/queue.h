@@ -20,6 +20,7 @@
 //   joiners     who joins, before it looks              who takes unfinished to 0
 #pragma once
 #include <atomic>
+#include <cerrno>
 #include <deque>
 #include <channels/channels.hpp>
 #include <memory>
@@ -81,6 +82,7 @@ public:
 	bool join(std::int64_t timeout_ns);
 	const descriptor &descr() const noexcept { return descr_; }
 	std::size_t capacity() const noexcept { return head_->is_unlimited ? 0 : head_->capacity; }
+	bool is_over() const noexcept { return ch_channel_count(bell_.get()) == -ESTALE; }
 	bool is_acknowledged() const noexcept { return head_->is_acknowledged; }
 	bool is_joinable() const noexcept { return head_->is_joinable; }
 

@@ -5,15 +5,19 @@
 // return std::optional or bool instead. Times are std::chrono; a negative duration (ch::forever) waits for ever.
 #pragma once
 #include <channels/channels.h>
+#include <cerrno>
 #include <chrono>
+#include <concepts>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 namespace ch {
 
@@ -79,6 +83,12 @@ template <class T, auto Get> descriptor descr_of(const T *p)
 	check(Get(p, &d));
 	return d;
 }
+// A handle that a descriptor stands for, in any process.
+template <class T>
+concept has_descriptor = std::default_initializable<T> && requires(const T &t, const descriptor &d) {
+	{ t.descr() } -> std::same_as<descriptor>;
+	{ T::attach(d) } -> std::same_as<T>;
+};
 } // namespace detail
 
 // A pool of memory blocks (ch_pool in C). Destroying the object detaches; destroy() ends the pool.
@@ -144,6 +154,57 @@ public:
 private:
 	explicit memory_pool(ch_pool *p) noexcept : p_(p) {}
 	detail::handle<ch_pool, ch_pool_detach> p_;
+};
+
+namespace detail {
+// This process stays attached to the memory that it was last sent handles of: attaching to one that is there already takes
+// a microsecond, and mapping its memory anew milliseconds.
+inline void stay_attached(const descriptor &d)
+{
+	static constexpr std::size_t most = 16;
+	static std::mutex m;
+	static std::vector<std::pair<descriptor, memory_pool>> pools;
+	memory_pool p = memory_pool::attach(d);
+	const descriptor name = p.descr();
+	const std::lock_guard<std::mutex> l(m);
+
+	for (const auto &[known, pool] : pools)
+		if (std::memcmp(&known, &name, sizeof(ch_descr)) == 0)
+			return;
+	std::erase_if(pools, [](const auto &k) { return ch_pool_sweep(k.second.get()) == -ESTALE; }); // destroyed
+	if (pools.size() == most)
+		pools.erase(pools.begin());
+	pools.emplace_back(name, std::move(p));
+}
+template <has_descriptor T> T sent(const descriptor &d)
+{
+	stay_attached(d);
+	return T::attach(d);
+}
+} // namespace detail
+
+// Handles travel through an archive (archive.hpp) as their descriptors: into messages, tasks and queues. Whoever reads one is
+// attached. What they name must be there then: it is not kept by what was written.
+template <class A, detail::has_descriptor T> void save(A &ar, const T &t)
+{
+	ar(static_cast<const ch_descr &>(t.descr()));
+}
+template <class A, detail::has_descriptor T> void load(A &ar, T &t)
+{
+	descriptor d{};
+
+	ar(static_cast<ch_descr &>(d));
+	t = detail::sent<T>(d);
+}
+
+// A handle's name: trivially copyable, so a lambda that is sent elsewhere may capture it, and open() it there.
+template <detail::has_descriptor T> class object_ref {
+public:
+	explicit object_ref(const T &t) : d_(t.descr()) {}
+	T open() const { return detail::sent<T>(d_); }
+
+private:
+	descriptor d_;
 };
 
 // A message being written or read in place: aborted or released when it goes out of scope.

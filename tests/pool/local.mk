@@ -16,6 +16,7 @@ check_PROGRAMS += \
 	tests/pool/option_test \
 	tests/pool/process_test \
 	tests/pool/queue_test \
+	tests/pool/shared_test \
 	tests/pool/spmd_test \
 	tests/pool/wait_test
 check_LTLIBRARIES = tests/pool/plugin.la
@@ -53,6 +54,9 @@ tests_pool_option_test_LDADD = $(POOL_TEST_LDADD)
 tests_pool_queue_test_SOURCES = tests/pool/queue_test.cpp
 tests_pool_queue_test_CPPFLAGS = $(POOL_TEST_CPPFLAGS)
 tests_pool_queue_test_LDADD = $(POOL_TEST_LDADD)
+tests_pool_shared_test_SOURCES = tests/pool/shared_test.cpp
+tests_pool_shared_test_CPPFLAGS = $(POOL_TEST_CPPFLAGS)
+tests_pool_shared_test_LDADD = $(POOL_TEST_LDADD)
 tests_pool_process_test_SOURCES = tests/pool/process_test.cpp
 tests_pool_process_test_CPPFLAGS = $(POOL_TEST_CPPFLAGS)
 tests_pool_process_test_LDADD = $(POOL_TEST_LDADD)
