@@ -5,7 +5,7 @@ rc=0
 for model in "$srcdir"/tests/model/*.pml; do
 	[ -e "$model" ] || continue
 	steps=$(sed -n 's/^ \*   *[a-z ,-]*  *\([a-z_]*\.[a-z]*\)  *"\(.*\)"$/\1 \2/p' "$model")
-	[ -n "$steps" ] || continue
+	[ -n "$steps" ] || { echo "${model#"$srcdir"/}: says of none of its steps what line it is"; rc=1; continue; }
 	while read -r file text; do
 		grep -qsF -- "$text" "$srcdir/libchannels/$file" && continue
 		echo "${model#"$srcdir"/}: $file has no more: $text"

@@ -7,17 +7,23 @@
  * commit, at any step, and are swept. Checked: when nothing can move any more, no message is left while a thread waits.
  * That a thread sleeps on the set's own event without a lost wake-up is event.pml's; here it is one step.
  *
- * Step of the model        watch.cpp, pollwait.cpp, ring.cpp
- *   commit                 ring_publish_at: s.w.store(release), into the store buffer
- *   look                   ring_is_quiet: v.load(relaxed)                                            [E2]
- *   ask                    event_notify_slow: v.fetch_add(0, acq_rel); watch_tell: v.load(acquire)    [E3]
- *   disarm                 tell: CAS of the watch word
- *   leaf, top, nudge       marks_set
- *   calm                   calm: CAS v -> v & ~POLLED
- *   take                   marks_take: top.exchange, leaf.exchange
- *   arm, poll, barrier     watch_arm; event_poll [E4]; settle: event_barrier [E1], event_sure
- *   baton                  ring_delivered: watch_tell(..., more)
- *   sweep                  watch_tell_all
+ * Step of the model and its source line (tests/lint/models.sh looks whether it is still there):
+ *   commit    ring.h           "s.w.store(t | S_FULL, release);"
+ *   look      event.h          "return !(e.v.load(relaxed) & EVENT_LOUD)"
+ *   ask       event.cpp        "u64 w = e.v.fetch_add(0, acq_rel)"
+ *   ask too   watch.cpp        "seen[k] = p[k].e->v.load(acquire);"
+ *   disarm    watch.cpp        "compare_exchange_weak(w, w & ~ARMS, acq_rel, acquire)"
+ *   leaf      watch.cpp        "m.leaf[i].fetch_or("
+ *   top       watch.cpp        "m.h->top.fetch_or("
+ *   nudge     watch.cpp        "event_notify(m.h->ready, 1);"
+ *   calm      watch.cpp        "compare_exchange_strong(seen, seen & ~EVENT_POLLED, relaxed, relaxed)"
+ *   take      watch.h          "word.exchange(0, acq_rel)"
+ *   arm       watch.cpp        "compare_exchange_weak(w, w | u64{mask} << OWNER_BITS, acq_rel, relaxed)"
+ *   poll      pollwait.cpp     "const registration r = event_poll(*p[k].e);"
+ *   barrier   pollwait.cpp     "event_barrier();"
+ *   sure      pollwait.cpp     "event_sure(*a.unsure[k].e, a.unsure[k].seen);"
+ *   baton     ring.cpp         "watch_tell(r.o, is_more ? CH_POLL_OUT : CH_POLL_OUT | CH_POLL_EMPTY, CH_POLL_IN);"
+ *   sweep     channel.cpp      "watch_tell_all("
  *
  * Seeded bugs, each of which must be found: -DNOBARRIER, -DNOASK (a plain load instead of the locked one), -DBLINDCALM
  * (POLLED goes without comparing), -DNOSECOND (no look after arming), -DNOMORE (what is reported while others sleep is not

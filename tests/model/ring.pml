@@ -10,22 +10,28 @@
  * delivered once and no other, every slot is EMPTY, every block is free; and on the way: FIFO per producer, and that
  * each plain store of a slot word meets the word that its owner believes in.
  *
- * Step of the model        source line                                        words
- *   claim (producer)       ring_publish_at: r.p[i].compare_exchange           Pc, Po     claim word: lap, owner
- *   commit                 ring_publish_at: s.w.store(t | S_FULL)             Sc, Ss     slot word: lap, state
- *   claim (consumer)       ring_consume_at: r.q[i].compare_exchange           Qc, Qo
- *   take the block         use_block, acknowledge: block_take                 bst, bow   block word: state, owner
- *   deliver                ring_deliver: s.w.store(t + lap | S_EMPTY)
- *   step over a tombstone  skip_tombstone
- *   find, claim left ones  ring_find_recovered, ring_claim_recovered
- *   bury                   bury                                               by a sweeper
- *   give back, mark, offer redeliver: give_to_message, S_RECOV, q = (.., NOBODY)
- *   announce               give_claims_back: find_left, announce              recov      the count in the state word
- *   requeue                ring_requeue: S_RECOV, q = (.., NOBODY), announce
- *   keep sent blocks       keep_sent_blocks                                   SENDING(dead) -> INCHAN
- *   sweep blocks           sweep_block
- *   wake all, free the slot    wake_channel, finish_sweep
- *   register, sleep, notify, baton    event.h; its own model is event.pml, here its fences are taken for granted
+ * Step of the model, its source line (tests/lint/models.sh looks whether it is still there):
+ *   send claim        ring.h       "if (!r.p[i].compare_exchange_strong(x, (t + r.lap) | me, acq_rel, relaxed))"
+ *   commit            ring.h       "s.w.store(t | S_FULL, release);"
+ *   receive claim     ring.h       "if (!r.q[i].compare_exchange_strong(x, (t + r.lap) | me, acq_rel, relaxed))"
+ *   take the block    recover.cpp  "block_word(ref.tag, B_OWNED, me), acq_rel, acquire)"
+ *   deliver           ring.h       "s.w.store((t + r.lap) | S_EMPTY, release);"
+ *   step over         ring.cpp     "r.at(i).w.store((t + r.lap) | S_EMPTY, release);"
+ *   find left ones    recover.cpp  "if (mark >= CHANNEL_RECOV)"
+ *   claim left ones   recover.cpp  "compare_exchange_strong(x, (ticket + r.lap) | me, acq_rel, relaxed)"
+ *   bury              recover.cpp  "r.at(i).w.compare_exchange_strong(w, t | S_TOMB"
+ *   give back         recover.cpp  "give_to_message(r, m, i, B_OWNED, claim_owner(x));"
+ *   mark              recover.cpp  "s.w.compare_exchange_strong(w, t | S_RECOV"
+ *   offer             recover.cpp  "r.q[i].compare_exchange_strong(x, word_ticket(x) | NOBODY"
+ *   announce          recover.cpp  "r.h->state.fetch_add(CHANNEL_RECOV"
+ *   requeue           recover.cpp  "r.of(ticket).w.store(ticket | S_RECOV, release);"
+ *   keep sent blocks  recover.cpp  "give_to_message(r, m, i, B_SENDING, sender);"
+ *   sweep blocks      sweep.cpp    "sweep_block(seg, b, w, dead);"
+ *   wake all          sweep.cpp    "k->wake(seg, dead, b);"
+ *   free the slot     sweep.cpp    "slot.id.compare_exchange_strong(id, 0"
+ *   baton             ring.cpp     "event_wake(*r.not_full, 1); // pass the baton"
+ * Words: claim words Pc, Po and Qc, Qo (lap, owner); slot words Sc, Ss (lap, state); block words bst, bow (state, owner);
+ * recov, the count in the state word. Register, sleep and notify are event.pml's; here its fences are taken for granted.
  *
  * Seeded bugs, each of which must be found: -DNOSWAKE (the sweep wakes nobody), -DLATEBLK (blocks before slots), -DNOGIVE
  * (a dead reader's block is not given back), -DNOKEEP (sent blocks are not kept), -DOWNONLY (a sweeper announces what it

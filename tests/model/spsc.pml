@@ -8,18 +8,22 @@
  * makes everybody pass. Checked at the end, if a receiver lives: a message whose send returned 0 was delivered once, no
  * message was delivered that a live sender was told is not sent, and every block is free.
  *
- * Step of the model      source line                                            words
- *   take a role          role_bind: take_word                                   snd, rcv   role words
- *   begin                spsc_begin_sending, spsc_begin_receiving
- *   mark the block       fill_slot: B_SENDING                                   bst, bow   block word: state, owner
- *   commit               spsc_push: s.w.store(t | S_FULL)                       F          slot word: 1 + ticket
- *   look for a close     spsc_push: spsc_is_loud, spsc_sent                     closing
- *   seal                 spsc_sent, spsc_seal: tail.compare_exchange            seal       1 + first ticket past the end
- *   barrier              make_all_pass_a_barrier
- *   take the block       use_block: block_take
- *   deliver              spsc_pop: head.store                                   head
- *   sweep                sweep_spsc, then sweep_block
- *   drain                drain_lane: frees a block that a sweep kept for a message that lies past the end
+ * Step of the model, its source line (tests/lint/models.sh looks whether it is still there):
+ *   take a role       role.cpp         "if (word.compare_exchange_weak(x, me, acq_rel, acquire))"
+ *   begin             ring.cpp         "r.recv_at.store(word_ticket(r.ends->head.load(acquire)), relaxed);"
+ *   mark the block    message.cpp      "store(block_word(ref.tag, B_SENDING, me), release);"
+ *   commit            spsc.h           "s.w.store(t | S_FULL, release);"
+ *   look for a close  spsc.h           "return spsc_is_loud(r) ? spsc_sent("
+ *   sender seals      ring.cpp         "compare_exchange_strong(end, (t + TICKET) | SPSC_SEALED"
+ *   receiver seals    ring.cpp         "compare_exchange_strong(end, t | SPSC_SEALED"
+ *   barrier           ring.cpp         "make_all_pass_a_barrier();"
+ *   take the block    recover.cpp      "block_word(ref.tag, B_OWNED, me), acq_rel, acquire)"
+ *   deliver           spsc.h           "r.ends->head.store(t, release);"
+ *   sweep             recover.cpp      "sweep_spsc(r, m, dead);"
+ *   sweep the role    recover.cpp      "role.compare_exchange_strong(x, 0"
+ *   drain             recover.cpp      "block_take(m, ref, me, b))"
+ * Words: snd, rcv, the roles; bst, bow (state, owner) of a block; F, of a slot 1 + ticket; closing; seal, 1 + the first
+ * ticket past the end; head.
  *
  * Seeded bugs, each of which must be found: -DNOBARRIER (the receiver seals without it), -DNOSEAL (the sender does not look
  * for a close after its commit), -DNOGIVE (a dead receiver's block is not given back), -DNOKEEP (sent blocks are not kept),

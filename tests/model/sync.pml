@@ -12,11 +12,15 @@
  * told to exactly one holder, or is still to be; when nothing can move any more, nobody alive waits for the mutex, and
  * none for an item that there is.
  *
- * Step of the model        sync_mutex.cpp, sync_condition.cpp
- *   take                   mutex_attempt: CAS 0 or DIED -> mine
- *   let go, ring           mutex_unlock: store 0; event_notify(event 0, 1)
- *   enlist, sleep          event_register; event_wait: mreg for the mutex, creg for the condition
- *   bury                   sweep; sync_wake
+ * Step of the model and its source line (tests/lint/models.sh looks whether it is still there):
+ *   take      sync_mutex.cpp      "if (!word.compare_exchange_strong(w, mine, acquire, relaxed))"
+ *   let go    sync_mutex.cpp      "m->v.h->word.store(0, release);"
+ *   ring      sync_mutex.cpp      "event_notify(m->v.h->events[0], 1);"
+ *   enlist    sync_condition.cpp  "registration r = event_register(c->v.h->events[0]);"
+ *   sleep     sync_condition.cpp  "wait_sleep(c, e, r, NOBODY, until_ns, slice)"
+ *   bury      sync_mutex.cpp      "v.h->word.compare_exchange_strong(w, HOLDER_DIED, release, relaxed);"
+ *   wake all  sync.cpp            "event_wake(e, EVERYBODY);"
+ * mreg is the mutex's registration, creg the condition's.
  *
  * Seeded bugs, each of which must be found: -DNONEWS (the sweeper frees the mutex and says nothing), -DNOWAKE (it wakes
  * nobody), -DLATE (a consumer registers after it let the mutex go), -DBLIND (who waits for the mutex sleeps without
