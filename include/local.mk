@@ -5,6 +5,7 @@ dist_channelsinclude_HEADERS = \
 	include/channels/archive.hpp \
 	include/channels/base.h \
 	include/channels/block.h \
+	include/channels/callable.hpp \
 	include/channels/channel.h \
 	include/channels/channels.h include/channels/channels.hpp \
 	include/channels/descr.h \
@@ -41,5 +42,7 @@ dist_poolinclude_HEADERS = \
 
 ddictincludedir = $(includedir)/ddict
 dist_ddictinclude_HEADERS = \
+	include/ddict/codec.hpp \
 	include/ddict/core.hpp \
-	include/ddict/ddict.h include/ddict/ddict.hpp
+	include/ddict/ddict.h include/ddict/ddict.hpp \
+	include/ddict/visitors.hpp

@@ -181,9 +181,14 @@ std::optional<ddict_view> ddict_core::view(bytes key) const
 
 	if (!c.done())
 		return std::nullopt;
+	return view_of(std::move(c.p_));
+}
+
+ddict_view ddict_core::view_of(std::unique_ptr<pending> p)
+{
 	ddict_view v;
 
-	v.p_ = std::move(c.p_);
+	v.p_ = std::move(p);
 	v.p_->is_view = true;
 	return v;
 }

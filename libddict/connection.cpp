@@ -339,6 +339,15 @@ void connection::raise_ended()
 	refuse(ESTALE, "dictionary " + dir_.name + " was destroyed, or its creator died");
 }
 
+void connection::fail_visit(const call &c) const
+{
+	const std::string why(reinterpret_cast<const char *>(c.body().data()), c.body().size());
+
+	if (why.empty())
+		fail(c.manager(), c.head().status);
+	refuse(-c.head().status, c.head().arg ? why : who(dir_, c.manager()) + ": " + why);
+}
+
 void connection::fail(unsigned m, int status) const
 {
 	switch (status) {

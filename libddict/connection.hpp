@@ -113,6 +113,10 @@ public:
 	bool lives(unsigned m) const noexcept;
 	// Throws what a manager's status says.
 	[[noreturn]] void fail(unsigned m, int status) const;
+	// The same of a visit, whose answer says why.
+	[[noreturn]] void fail_visit(const call &c) const;
+	// Throws if keys were lost with this manager since it was asked for the last time.
+	void meet(unsigned m, std::int64_t until) { up(m, until); }
 
 private:
 	struct link {

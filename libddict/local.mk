@@ -26,6 +26,8 @@ libddict_la_SOURCES = \
 	libddict/statistics.cpp \
 	libddict/store.cpp libddict/store.hpp \
 	libddict/versions.cpp \
+	libddict/visit.cpp libddict/visit.hpp \
+	libddict/visitor.cpp \
 	libddict/waiting.cpp \
 	libddict/wire.hpp \
 	libddict/writer.cpp

@@ -43,6 +43,7 @@ manager::manager(const manager_arg &arg)
 	if (rules_.has_spare_cpus)
 		requests_.set_spin(spin_ns);
 	next_pin_ = incarnation_ << 40 | 1; // none is a predecessor's
+	dir_ = from_bytes(arg.directory);
 	if (rules_.replicas > 1) {
 		next_ = ch::channel::attach(from_bytes(arg.next));
 		previous_ = ch::channel::attach(from_bytes(arg.previous));
@@ -64,6 +65,7 @@ int manager_main(const void *arg, std::size_t len)
 	// A ^C at the terminal is for the application; when that ends, its spawner ends this process.
 	std::signal(SIGINT, SIG_IGN);
 	std::signal(SIGHUP, SIG_IGN);
+	std::signal(SIGCHLD, SIG_DFL); // its children are waited for
 	try {
 		manager(a).serve();
 		return 0;
@@ -78,12 +80,13 @@ void manager::serve()
 	alignas(64) std::byte buf[inline_max];
 
 	for (;;) {
-		const bool has_dates = !parked_.empty() || store_.next_expiry() || !outbox_.empty() || is_filling_;
+		const bool has_dates = !parked_.empty() || store_.next_expiry() || !outbox_.empty() || is_filling_ ||
+				       !jobs_.empty();
 		const ssize_t n =
 			ch_channel_recv(requests_.get(), buf, sizeof(buf), has_dates ? patience() : CH_FOREVER);
 
 		if (has_dates)
-			look_around();
+			look_around(n == -ETIMEDOUT || n == -EAGAIN);
 		if (n >= 0)
 			handle({buf, static_cast<std::size_t>(n)}, nullptr);
 		else if (n == -ENOBUFS)
@@ -99,8 +102,10 @@ void manager::serve()
 }
 
 // What time alone may have changed.
-void manager::look_around()
+void manager::look_around(bool is_idle)
 {
+	if (!jobs_.empty())
+		look_at_jobs(is_idle);
 	store_.expire(monotonic_ns());
 	mirror_.expire(monotonic_ns());
 	if (flush())
@@ -142,6 +147,8 @@ void manager::handle(bytes msg, ch::message *owner)
 	c.owner = owner;
 	if (is_from_manager(c))
 		return from_manager(c);
+	if (c.head.client == 0 && c.head.what == static_cast<std::uint32_t>(op::visited))
+		return visited(c);
 	if (is_filling_ || !outbox_.empty()) {
 		// Later, in the order in which they came.
 		early &e = early_.emplace_back();

@@ -64,7 +64,7 @@ private:
 	};
 	enum class outcome { answered, on_key, on_any }; // the latter two: it has to wait
 
-	void look_around();
+	void look_around(bool is_idle);
 	void ask_for_keys();
 	void take_large();
 	void handle(bytes msg, ch::message *owner);
@@ -102,6 +102,27 @@ private:
 	bool keys_are_complete(std::uint64_t checkpoint);
 	bool writers_have_gone_on(std::uint64_t checkpoint, std::uint64_t for_whom) const;
 	const version *readable(const call &c, bytes key, bool &has_to_wait);
+
+	// visit.cpp
+	struct job {
+		std::uint64_t client = 0, call = 0; // who asked, and the name of the call
+		std::uint64_t secret = 0;           // that the child answers with
+		std::int64_t until = -1;
+		ch::message arg;   // the request, if it has a block of its own
+		pid_t pid = 0;     // 0: it is gone, and
+		int status = 0;    // this is how, as waitpid reports it
+		unsigned looks = 0; // since then
+		bool is_answered = false;
+	};
+	outcome visit(call &c);
+	[[noreturn]] void run_visit(std::uint64_t secret, pid_t parent, ddict_visitor fn, const visit_head &h,
+				    const call &c) noexcept;
+	void send_visited(request &head, bytes answer) noexcept;
+	void visited(call &c);
+	void answer_text(client &to, std::uint64_t id, int status, std::string_view why, bool is_whole = false);
+	void fail_job(job &j, int status, std::string_view why);
+	void look_at_jobs(bool is_idle);
+	bool end_jobs();
 
 	// mirror.cpp
 	struct letter {
@@ -166,6 +187,8 @@ private:
 	std::vector<std::uint64_t> written_; // hashes of keys, while calls wait
 	bool is_retrying_ = false;
 	unsigned looks_ = 0;
+	std::list<job> jobs_; // functions that run next to the data
+	descriptor dir_;      // of the dictionary
 	manager_stats stats_{};
 
 	// Two replicas: this manager's keys are also with the next one, and the previous one's in mirror_.

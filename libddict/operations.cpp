@@ -45,7 +45,10 @@ manager::outcome manager::dispatch(call &c)
 	case op::checkpoints:
 		answer(c, 0, newest_, store_.oldest());
 		break;
+	case op::visit:
+		return visit(c);
 	case op::reap:
+		end_jobs();
 		reap();
 		answer(c, 0);
 		break;
@@ -117,7 +120,7 @@ template <class Try> int manager::with_room(Try &&attempt)
 
 	if (err != -ENOSPC)
 		return err;
-	if (!is_retrying_)
+	if (end_jobs() || !is_retrying_)
 		reap();
 	err = attempt();
 	while (err == -ENOSPC && rules_.when_full == static_cast<std::uint32_t>(ddict_full::evict) && store_.evict())

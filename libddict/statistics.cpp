@@ -31,7 +31,8 @@ static const char *name_of(unsigned what)
 					    "freeze",
 					    "is_frozen",
 					    "checkpoints",
-					    "stats"};
+					    "stats",
+					    "visit"};
 	static_assert(sizeof(names) / sizeof(*names) == static_cast<std::size_t>(op::mirror_begin));
 
 	return names[what];

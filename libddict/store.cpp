@@ -57,11 +57,32 @@ std::uint32_t store::fresh(std::uint64_t hash, std::size_t klen)
 
 void store::drop_block(version &v) noexcept
 {
+	if (v.addr && is_read(v)) {
+		try {
+			held_back_.push_back({v.storage ? nullptr : v.addr, v.storage});
+			v.storage.reset();
+			v.addr = nullptr;
+			return;
+		} catch (const std::bad_alloc &) {
+			is_torn_ = true;
+		}
+	}
 	if (v.storage)
 		v.storage.reset();
 	else if (v.addr)
 		ch_pool_free(pool_, v.addr);
 	v.addr = nullptr;
+}
+
+void store::end_reading() noexcept
+{
+	if (--readers_)
+		return;
+	for (const held_block &h : held_back_)
+		if (h.addr)
+			ch_pool_free(pool_, h.addr);
+	held_back_ = {};
+	is_torn_ = false;
 }
 
 // A version and all older ones. Not by recursion: a working set may be long.
@@ -107,7 +128,8 @@ int store::put(bytes key, bytes value, const manner &how)
 	if (slot != index::none) {
 		version *v = target(slots_[slot], how.at);
 
-		if (v && v == &slots_[slot].v && !v->storage && !v->is_deleted && v->room >= value.size()) {
+		if (v && v == &slots_[slot].v && !v->storage && !v->is_deleted && v->room >= value.size() &&
+		    !is_read(*v)) {
 			if (!value.empty())
 				std::memcpy(v->value, value.data(), value.size());
 			v->vlen = value.size();
@@ -205,6 +227,7 @@ void store::place(std::uint32_t slot, version &&fresh_one, std::unique_ptr<versi
 	v = std::move(fresh_one);
 	v.older = std::move(older);
 	v.at = how.at;
+	v.born = now_;
 	settle(slot, v, how);
 }
 

@@ -44,6 +44,7 @@ struct version {
 	kept storage;         // set if clients may read it in place; else the block at addr is its own
 	std::unique_ptr<version> older;
 	bool is_deleted = false, is_persistent = false;
+	std::uint32_t born = 0; // see store::begin_reading
 
 	bytes val() const { return {value, vlen}; }
 };
@@ -106,7 +107,20 @@ public:
 	bool evict();
 	std::uint64_t nr_evicted() const { return nr_evicted_; }
 
+	// A child that is forked now reads what is here now: until end_reading(), what it can see is neither overwritten nor
+	// freed. Each version is held back once at most, those that are put meanwhile are not.
+	void begin_reading() { readers_++, now_++; }
+	void end_reading() noexcept;
+	bool has_held_back() const { return !held_back_.empty(); }
+	// Whether something was freed all the same, for want of private memory to keep it in mind.
+	bool is_torn() const { return is_torn_; }
+
 private:
+	struct held_block {
+		void *addr; // or
+		kept storage;
+	};
+	bool is_read(const version &v) const { return readers_ && v.born != now_; }
 	struct expiry {
 		std::int64_t when;
 		std::uint32_t slot;
@@ -140,6 +154,11 @@ private:
 	std::uint64_t nr_expired_ = 0, nr_evicted_ = 0;
 	std::uint32_t coldest_ = index::none, hottest_ = index::none;
 	bool is_ordered_ = false;
+
+	unsigned readers_ = 0;
+	std::uint32_t now_ = 0; // counts begin_reading()
+	std::vector<held_block> held_back_;
+	bool is_torn_ = false;
 };
 
 } // namespace ch::dd

@@ -56,7 +56,9 @@ std::int64_t manager::patience() const
 		if (p.until >= 0 && (until < 0 || p.until < until))
 			until = p.until;
 	}
-	return until < 0 ? CH_FOREVER : std::max<std::int64_t>(until - monotonic_ns(), 0);
+	const std::int64_t most = jobs_.empty() ? CH_FOREVER : look_again;
+
+	return until < 0 ? most : std::clamp<std::int64_t>(until - monotonic_ns(), 0, most < 0 ? INT64_MAX : most);
 }
 
 // Tries each once. What one of them writes may let another go on, so that goes on until nothing was written.

@@ -42,6 +42,8 @@ enum class op : std::uint32_t {
 	is_frozen,  // reply arg
 	checkpoints, // reply arg: the newest, off: the oldest of the working set
 	stats,       // reply: struct manager_stats
+	visit,       // value: visit_head, and what the function is given; replied to when it has ended, as get, or with a
+		     // text if it failed: arg is 1 if that says who
 	// From manager to manager; client is 0.
 	mirror_begin, // what comes next is all that there is
 	mirror_put,
@@ -52,7 +54,18 @@ enum class op : std::uint32_t {
 	refill_put,
 	refill_done, // a call that was answered, or nearly
 	refill_end,  // arg: the incarnation that asked
+	// From a manager's own child; client is 0.
+	visited, // id: the visit's secret, arg: status, flags: as the reply's arg; value: the answer, or a text
 	last_op
+};
+
+// A function: so far into that module, see ch_module_find. It is called by this manager's child, and by those of the
+// managers from first to end, which are asked by it.
+struct visit_head {
+	unsigned char module[20];
+	std::uint32_t module_len;
+	std::uint64_t offset;
+	std::uint32_t first, end;
 };
 
 // Between key and value of what one manager tells another.

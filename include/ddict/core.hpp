@@ -94,8 +94,10 @@ namespace dd {
 class connection;
 class owner;
 class batch;
+class manager;
 struct outgoing;
 struct pending;
+struct visit_head;
 } // namespace dd
 
 // The kind of number that fetch_add adds to: sizeof, plus 0x100 for floating point.
@@ -128,6 +130,33 @@ private:
 	friend class ddict_call;
 	std::unique_ptr<dd::pending> p_;
 };
+
+// What a function sees that runs next to the data, in a process of its own beside each manager: the keys and values of
+// that manager as they were at one moment, where they lie, and the answers of the functions below it in the tree. What
+// it answers goes to the one above it, and from the last to the caller.
+class CH_API ddict_visit {
+public:
+	using bytes = std::span<const std::byte>;
+
+	ddict_visit(const ddict_visit &) = delete;
+	ddict_visit &operator=(const ddict_visit &) = delete;
+	bool next(); // goes on to the next pair; false at the end
+	bytes key() const noexcept;
+	bytes value() const noexcept;
+	bool next_part(); // waits for the next answer from below; false if all were there
+	bytes part() const noexcept;
+	void answer(bytes more); // puts more behind the answer
+	unsigned manager() const noexcept;
+
+private:
+	friend class ddict_core;
+	friend class dd::manager;
+	struct state;
+	explicit ddict_visit(state &s) noexcept : s_(s) {}
+	state &s_;
+};
+// A function of the program that created the dictionary, or of a library that it had loaded then.
+using ddict_visitor = void (*)(ddict_visit &v, std::span<const std::byte> arg);
 
 // A call under way. Destroying it forgets the answer, not the call. Move-only; one thread at a time.
 class CH_API ddict_call {
@@ -208,6 +237,8 @@ public:
 	bool freeze(bool is_frozen) const; // whether it was
 	bool is_frozen() const;
 	std::vector<ddict_stats> stats() const;
+	// Calls fn(v, arg) beside each manager; what the first of them answers.
+	ddict_view visit(ddict_visitor fn, bytes arg) const;
 
 	// Every manager holds a copy of a value that was put everywhere; who gets it asks one manager, always the same
 	// for one process. Several such puts of one key at a time may leave different copies.
@@ -290,12 +321,16 @@ private:
 	friend class put_batch;
 	friend class cursor;
 	friend class writer;
+	friend class ddict_visit;
 	dd::connection &conn() const;
 	dd::connection &resolve() const;
 	std::shared_ptr<dd::connection> share() const;
 	dd::outgoing fitted(dd::outgoing out) const;
 	unsigned manager_for(bytes key) const;
 	ddict_call begin(const dd::outgoing &out) const;
+	ddict_call start_visit(const dd::visit_head &head, bytes arg) const;
+	static ddict_view visited(ddict_call &&c);
+	static ddict_view view_of(std::unique_ptr<dd::pending> p);
 	std::uint64_t ask_all(const dd::outgoing &out) const;
 	std::uint64_t ask_all(dd::outgoing out, std::uint64_t (*fold)(std::uint64_t, std::uint64_t)) const;
 

@@ -11,9 +11,7 @@
 // Keys and values are strings, numbers, trivially copyable types, and whatever channels/archive.hpp can write. See
 // libddict(7) for what each operation promises.
 #pragma once
-#include <channels/archive.hpp>
-#include <ddict/core.hpp>
-#include <array>
+#include <ddict/visitors.hpp>
 #include <iterator>
 #include <optional>
 #include <ranges>
@@ -22,72 +20,6 @@
 #include <vector>
 
 namespace ch {
-
-// How a type becomes bytes and is made of them again. Specialise it for a codec of your own. Strings are their
-// characters and flat types their memory, so that programs in other languages can read them; the rest goes through the
-// archive.
-template <class T> struct ddict_codec {
-	using bytes = std::span<const std::byte>;
-
-	static std::size_t size(const T &v)
-	{
-		if constexpr (std::is_same_v<T, std::string>)
-			return v.size();
-		else
-			return archive::size(v);
-	}
-	static void write(std::span<std::byte> to, const T &v)
-	{
-		if constexpr (std::is_same_v<T, std::string>) {
-			if (!v.empty())
-				std::memcpy(to.data(), v.data(), v.size());
-		} else {
-			archive::write(to, v);
-		}
-	}
-	static T read(bytes from)
-	{
-		if constexpr (std::is_same_v<T, std::string>)
-			return std::string(reinterpret_cast<const char *>(from.data()), from.size());
-		else
-			return archive::read<T>(from);
-	}
-};
-
-namespace ddict_detail {
-
-using bytes = std::span<const std::byte>;
-
-// A key as bytes: in place where it is bytes already, else written to a small buffer or, if it is long, to memory.
-template <class K> class encoded {
-public:
-	explicit encoded(const K &k)
-	{
-		if constexpr (std::is_same_v<K, std::string>) {
-			b_ = std::as_bytes(std::span(k.data(), k.size()));
-		} else {
-			const std::size_t n = ddict_codec<K>::size(k);
-			std::byte *to = small_.data();
-
-			if (n > small_.size()) {
-				large_.resize(n);
-				to = large_.data();
-			}
-			ddict_codec<K>::write({to, n}, k);
-			b_ = {to, n};
-		}
-	}
-	encoded(const encoded &) = delete;
-	encoded &operator=(const encoded &) = delete;
-	operator bytes() const noexcept { return b_; } // NOLINT: implicit on purpose
-
-private:
-	std::array<std::byte, 64> small_;
-	std::vector<std::byte> large_;
-	bytes b_;
-};
-
-} // namespace ddict_detail
 
 // A call under way, and its answer: T is a value, bool, or void.
 template <class T> class ddict_future {
@@ -351,6 +283,38 @@ public:
 		return out;
 	}
 
+	// Functions that run next to the data, in processes of their own: see "Functions next to the data" in libddict(7).
+	// The pairs for which is_wanted(key, value) is true.
+	template <class F> std::vector<value_type> filter(const F &is_wanted) const
+	{
+		return pairs<V>(core_.visit(ddict_detail::filter<K, V, F>, ddict_detail::sent(is_wanted)));
+	}
+	// The first `most` pairs, in the order in which comes_first(pair, pair) puts them.
+	template <class F> std::vector<value_type> best(std::uint64_t most, const F &comes_first) const
+	{
+		const auto arg = archive::to_bytes(most, archive::sent_callable<F>(comes_first));
+
+		return pairs<V>(core_.visit(ddict_detail::best<K, V, F>, arg));
+	}
+	// f(key, value) with each key.
+	template <class F> auto map(const F &f) const
+	{
+		using R = std::decay_t<std::invoke_result_t<const F &, K, V>>;
+
+		return pairs<R>(core_.visit(ddict_detail::map<K, V, R, F>, ddict_detail::sent(f)));
+	}
+	// Each manager begins with none, which changes nothing when it is combined, and goes on with fold(so_far, key,
+	// value); what they have is combined two by two, with combine(one, other). In any order.
+	template <class R, class F, class C> R reduce(const R &none, const F &fold, const C &combine) const
+	{
+		std::vector<std::byte> arg = ddict_detail::sent(fold, combine);
+		const ddict_detail::encoded<R> begin(none);
+		const bytes b = begin;
+
+		arg.insert(arg.end(), b.begin(), b.end());
+		return ddict_codec<R>::read(core_.visit(ddict_detail::reduce<K, V, R, F, C>, arg).data());
+	}
+
 	// Input ranges over keys, values, and pairs. A key that is present during the whole walk is met exactly once.
 	enum class part { keys, values, pairs };
 	template <part P> class walk {
@@ -466,6 +430,14 @@ public:
 private:
 	using bytes = ddict_detail::bytes;
 	using encoded = ddict_detail::encoded<K>;
+	template <class R> static std::vector<std::pair<K, R>> pairs(const ddict_view &answer)
+	{
+		std::vector<std::pair<K, R>> out;
+
+		for (bytes left = answer.data(); !left.empty();)
+			out.push_back(ddict_detail::next_pair<K, R>(left));
+		return out;
+	}
 	// A value to be written, and how long it is.
 	struct writing {
 		const V &value;

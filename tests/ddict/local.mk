@@ -22,7 +22,8 @@ check_PROGRAMS += \
 	tests/ddict/ops_test \
 	tests/ddict/parts_test \
 	tests/ddict/replica_test \
-	tests/ddict/room_test
+	tests/ddict/room_test \
+	tests/ddict/visit_test
 endif
 tests_ddict_c_test_SOURCES         = tests/ddict/c_test.c
 tests_ddict_c_test_CPPFLAGS        = $(DDICT_TEST_CPPFLAGS)
@@ -63,6 +64,9 @@ tests_ddict_replica_test_LDADD     = $(DDICT_TEST_LDADD)
 tests_ddict_room_test_SOURCES      = tests/ddict/room_test.cpp
 tests_ddict_room_test_CPPFLAGS     = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_room_test_LDADD        = $(DDICT_TEST_LDADD)
+tests_ddict_visit_test_SOURCES     = tests/ddict/visit_test.cpp
+tests_ddict_visit_test_CPPFLAGS    = $(DDICT_TEST_CPPFLAGS)
+tests_ddict_visit_test_LDADD       = $(DDICT_TEST_LDADD)
 
 if HAVE_CLI11
 dist_check_SCRIPTS += tests/ddict/wordfreq.sh
