@@ -275,6 +275,7 @@ void core::free_slot(std::uint32_t i) noexcept
 	r.block_len = 0;
 	r.t = nullptr;
 	free_.push_back(i);
+	__builtin_prefetch(&room_->slot_at(i), 1); // the next task's, from the worker that had this one
 }
 
 // The task of a slot is over. Its result, if any, is in it already.
@@ -381,8 +382,8 @@ void task::clear() noexcept
 
 void unref(task *t) noexcept
 {
-	// The last one must see what the others did to it.
-	if (t->refs.fetch_sub(1, std::memory_order_acq_rel) == 1)
+	// The last one must see what the others did to it; and nobody can join it.
+	if (t->refs.load(std::memory_order_acquire) == 1 || t->refs.fetch_sub(1, std::memory_order_acq_rel) == 1)
 		delete t;
 }
 

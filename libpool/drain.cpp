@@ -95,29 +95,25 @@ static outcome outcome_of(result_kind k, bool has_memory)
 // Reads what is there, but not for ever, and acts on it. False: nothing came in time. The lock is open meanwhile.
 bool core::read_some(lock &l, std::int64_t timeout_ns)
 {
-	constexpr int batch = 16;
+	constexpr std::size_t batch = 32;
 	alignas(8) std::byte buf[batch][small_message];
-	ssize_t len[batch];
-	int nr = 0;
-	ssize_t n;
+	ch_recv_item items[batch];
 
+	for (std::size_t i = 0; i < batch; i++)
+		items[i] = {buf[i], small_message, 0};
 	is_reading_ = true;
 	l.unlock();
-	do {
-		n = ch_channel_recv(room_->results(), buf[nr], small_message, nr ? CH_TRY : timeout_ns);
-		if (n >= 0)
-			len[nr++] = n;
-	} while (n >= 0 && nr < batch);
+	const ssize_t n = ch_channel_recv_batch(room_->results(), items, batch, timeout_ns);
 	l.lock();
 	is_reading_ = false;
-	for (int i = 0; i < nr; i++)
-		apply(buf[i], static_cast<std::size_t>(len[i]));
+	for (ssize_t i = 0; i < n; i++)
+		apply(buf[i], items[i].len);
+	if (n == -EAGAIN || n == -ETIMEDOUT)
+		return false;
 	if (n == -ENOBUFS)
 		take_one();
-	else if (n < 0 && n != -EAGAIN && n != -ETIMEDOUT)
+	else if (n < 0)
 		give_up_locked(std::strerror(static_cast<int>(-n)));
-	else if (nr == 0)
-		return false;
 	wake_done();
 	if (!again_.empty())
 		send_again(l);

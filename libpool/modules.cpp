@@ -14,6 +14,7 @@
 #include <link.h>
 #include <mutex>
 #include <pool/task.hpp>
+#include <sys/auxv.h>
 #include <vector>
 
 namespace ch::detail {
@@ -112,6 +113,27 @@ std::mutex mutex; // of the next
 std::vector<module> known;
 std::atomic<std::uint32_t> nr_known; // how many, to be asked without the lock
 
+// The program itself, which is never unloaded, so that its functions are named without looking for it again.
+struct {
+	std::atomic<std::uintptr_t> code_end; // 0: no function of it has been named yet
+	std::uintptr_t base, code;
+	std::uint64_t index;
+} program;
+
+void remember_program(const module &m, std::uint64_t index)
+{
+	const std::uintptr_t entry = getauxval(AT_ENTRY);
+
+	// Relaxed: changed with the lock held.
+	if (entry < m.code || entry >= m.code_end || program.code_end.load(std::memory_order_relaxed))
+		return;
+	program.base = m.base;
+	program.code = m.code;
+	program.index = index;
+	// [B8] pairs with [B8] in name_of: all of it is there.
+	program.code_end.store(m.code_end, std::memory_order_release);
+}
+
 // Of a worker, whose one thread alone uses them.
 std::vector<module> resolved; // by the owner's index; code_end 0: not looked for yet
 fingerprint (*source)(std::uint32_t) = nullptr;
@@ -173,6 +195,9 @@ std::uint64_t name_of(const void *fn)
 	const auto holds = [at](const module &m) { return at >= m.code && at < m.code_end; };
 	module m;
 
+	// [B8] pairs with [B8] in remember_program.
+	if (at < program.code_end.load(std::memory_order_acquire) && at >= program.code)
+		return program.index << 48 | (at - program.base);
 	if (!find(holds, m))
 		throw error(EINVAL, "task: the callable is no function of the program or a library");
 	const std::lock_guard<std::mutex> lock(mutex);
@@ -186,6 +211,7 @@ std::uint64_t name_of(const void *fn)
 		// Relaxed: who asks has named its function itself, or was given the name by who did.
 		nr_known.store(static_cast<std::uint32_t>(known.size()), std::memory_order_relaxed);
 	}
+	remember_program(m, i);
 	return std::uint64_t{i} << 48 | (at - m.base);
 }
 

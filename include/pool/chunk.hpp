@@ -43,16 +43,11 @@ template <class F, class A> inline constexpr bool goes_flat = archive::is_flat<A
 
 // ---- what is sent
 
-// Items as an array without padding before or after.
+// Items as an array, and nothing else: as many as there are bytes for.
 template <class T> struct flat_items {
 	std::span<const T> items;
 
-	template <class A> void save(A &ar) const
-	{
-		ar(std::uint64_t{items.size()});
-		if (!items.empty())
-			ar.put(items.data(), items.size_bytes());
-	}
+	template <class A> void save(A &ar) const { ar.put(items.data(), items.size_bytes()); }
 };
 
 struct flat_head {
@@ -137,11 +132,11 @@ template <class F, class A> void call_flat(std::span<const std::byte> in, result
 	using R = item_result<F, A>;
 	archive::reader ar(in);
 	unshipped<F> f(ar);
-	const auto n = static_cast<std::size_t>(ar.next<std::uint64_t>());
 	const std::span<const std::byte> items = ar.rest();
+	const std::size_t n = items.size() / sizeof(A);
 	std::vector<flat_error> errors;
 
-	if (items.size() / sizeof(A) != n || items.size() % sizeof(A))
+	if (items.size() % sizeof(A))
 		refuse_items();
 	const std::span<std::byte> room = out.space(sizeof(flat_head) + n * flat_size<R>);
 	std::byte *results = room.data() + sizeof(flat_head);
