@@ -43,6 +43,7 @@ static ddict_options options_of(const ch_ddict_attr *attr)
 		refuse(EINVAL, "ddict: struct ch_ddict_attr has values that mean nothing");
 	o.managers = a.managers;
 	o.memory = a.memory;
+	o.max_memory = a.max_memory;
 	o.name = a.name ? a.name : "";
 	o.max_clients = a.max_clients;
 	o.when_full = static_cast<ddict_full>(a.when_full);

@@ -61,7 +61,11 @@ void owner::create(const ddict_options &o)
 
 	check(ch_spawner_create(&sp)); // first: what comes later is not copied into every manager
 	spawner_.reset(sp);
-	make_shards(nr, memory * std::clamp(o.replicas, 1u, 2u), clients + 64);
+	const unsigned copies = std::clamp(o.replicas, 1u, 2u);
+
+	if (o.max_memory && o.max_memory < memory)
+		refuse(EINVAL, "ddict: max_memory is under memory");
+	make_shards(nr, memory * copies, o.max_memory * copies, clients + 64);
 	control_ = memory_pool::create(control_len(clients), clients + nr + 64);
 	dir_ = directory_create(nr, clients + nr + 64, o.name);
 	known_.name = ch_segment_name(dir_.get());
@@ -70,18 +74,25 @@ void owner::create(const ddict_options &o)
 	known_.words = directory_words(dir_.get(), nr);
 	descr_ = detail::descr_of<ch_segment, ch_segment_get_descr>(dir_.get());
 	for (const shard &s : shards_)
-		known_.managers.push_back({s.requests.descr(), s.pool.stats().len});
+		known_.managers.push_back({s.requests.descr(), s.pool.stats().max_len});
 	start_managers();
 	directory_publish(dir_.get(), known_);
 }
 
-void owner::make_shards(unsigned nr, std::size_t memory, unsigned max_peers)
+// A sixth on top: blocks have sizes, and what a value falls short of its block, somebody has to pay for.
+static std::size_t pool_len(std::size_t memory, unsigned nr)
 {
 	const std::size_t each = std::max(memory / nr, least_memory);
 
-	// A sixth on top: blocks have sizes, and what a value falls short of its block, somebody has to pay for.
+	return each + each / 6 + request_channel_len;
+}
+
+void owner::make_shards(unsigned nr, std::size_t memory, std::size_t max_memory, unsigned max_peers)
+{
 	for (unsigned m = 0; m < nr; m++) {
-		memory_pool pool = memory_pool::create(each + each / 6 + request_channel_len, max_peers);
+		memory_pool pool = memory_pool::create({.len = pool_len(memory, nr),
+							.max_len = max_memory ? pool_len(max_memory, nr) : 0,
+							.max_peers = max_peers});
 
 		shards_.push_back({std::move(pool), {}});
 		shards_.back().requests = ch::channel::create(shards_.back().pool,

@@ -28,7 +28,7 @@ private:
 		memory_pool pool;
 		ch::channel requests;
 	};
-	void make_shards(unsigned nr, std::size_t memory, unsigned max_peers);
+	void make_shards(unsigned nr, std::size_t memory, std::size_t max_memory, unsigned max_peers);
 	void start_managers();
 	void start_manager(unsigned m);
 	void watch() noexcept;

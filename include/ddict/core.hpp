@@ -26,6 +26,7 @@ enum class ddict_full : std::uint32_t {
 struct ddict_options {
 	unsigned managers = 0;    // processes that hold the data; 0: half of the CPUs this process may use, 1 to 4
 	std::size_t memory = 0;   // bytes for keys and values, over all managers; 0: 32 MiB
+	std::size_t max_memory = 0; // what it may grow to when it is full; 0: it does not grow
 	unsigned max_clients = 0; // processes that use it at one time; 0: 128
 	std::string name{};       // of its directory in shared memory, and in messages; empty: made up
 	ddict_full when_full = ddict_full::refuse;

@@ -43,10 +43,11 @@ struct ch_ddict_attr {
 	uint64_t working_set; /* checkpoints held at a time; default 1 */
 	uint32_t flags;       /* CH_DDICT_WAIT_FOR_KEYS... */
 	uint32_t replicas;    /* 1 or 2; default 1 */
+	uint64_t max_memory;  /* bytes that memory may grow to when it is full; default: it does not grow */
 };
 #define CH_DDICT_ATTR_INIT \
 	{ .size = sizeof(struct ch_ddict_attr), .managers = 0, .memory = 0, .name = NULL, .max_clients = 0, \
-	  .when_full = 0, .working_set = 0, .flags = 0, .replicas = 0 }
+	  .when_full = 0, .working_set = 0, .flags = 0, .replicas = 0, .max_memory = 0 }
 
 /* How a value is put; NULL for all defaults. */
 struct ch_ddict_put_attr {

@@ -54,7 +54,7 @@ Test(ddict_room, keys_that_were_not_used_for_longest_make_room)
 		int n = 0;
 
 		d.put(-1, "precious");
-		for (; d.stats()[0].evicted == 0; n++) {
+		for (; n % 16 || d.stats()[0].evicted == 0; n++) {
 			d.put(n, whole_value(1, len));
 			cr_assert_eq(d.get(-1), "precious"); // used all the time
 		}
@@ -149,6 +149,42 @@ Test(ddict_room, holes_are_used)
 			if (rnd(&seed) % 2)
 				if (const auto v = d.pop(k))
 					bytes -= v->size();
+	}
+}
+
+// Grows while it is filled, to nine tenths of what it may, and is as full as one that was so large from the start.
+Test(ddict_room, memory_grows_up_to_its_limit)
+{
+	constexpr std::size_t begin = 2 << 20, most = 16 << 20;
+	text_dict d({.managers = 2, .memory = begin, .max_memory = most});
+	std::size_t bytes = 0;
+	int n = 0;
+	const auto memory = [&] { return d.stats()[0].memory + d.stats()[1].memory; };
+
+	cr_assert_leq(memory(), begin * 2);
+	for (; error_of([&] { d.put(n, whole_value(static_cast<std::uint64_t>(n), 3000)); }) == 0; n++)
+		bytes += 3000 + sizeof(int);
+	cr_assert_geq(bytes, most / 10 * 9);
+	cr_assert_geq(memory(), most);
+	cr_assert_leq(memory(), most + most / 4 + (1 << 20));
+	for (int k = 0; k < n; k++)
+		cr_assert(is_whole(d.get(k), static_cast<std::uint64_t>(k)));
+	const std::string why = text_of([&] { d.put(-1, whole_value(1, 4 << 20)); });
+	cr_assert_neq(why.find("9"), std::string::npos, "the memory it may grow to: %s", why.c_str());
+	d.clear();
+	d.put(-1, whole_value(1, 7 << 20));
+	cr_assert_eq(error_of([] { text_dict({.memory = 2 << 20, .max_memory = 1 << 20}); }), EINVAL);
+}
+
+Test(ddict_room, a_dictionary_that_evicts_or_waits_grows_first)
+{
+	for (const auto when : {ch::ddict_full::evict, ch::ddict_full::wait}) {
+		text_dict d({.managers = 1, .memory = 1 << 20, .max_memory = 8 << 20, .when_full = when});
+
+		for (int k = 0; k < 600; k++)
+			d.put(k, whole_value(1, 12000));
+		cr_assert_eq(d.size(), 600u);
+		cr_assert_eq(d.stats()[0].evicted, 0u);
 	}
 }
 
