@@ -82,8 +82,9 @@ lib_LTLIBRARIES += libchannels.la
 libchannels_la_SOURCES =
 nodist_EXTRA_libchannels_la_SOURCES = libchannels/none.cpp # never exists: says that the linker is C++
 libchannels_la_LIBADD  = libchannels_internal.la
+# -z now: a function is found once, and not by each forked child for itself.
 libchannels_la_LDFLAGS = $(AM_LDFLAGS) -version-info $(CHANNELS_LT_VERSION) -no-undefined \
-	-Wl,-z,nodelete -Wl,--version-script=$(top_srcdir)/libchannels/libchannels.map
+	-Wl,-z,nodelete -Wl,-z,now -Wl,--version-script=$(top_srcdir)/libchannels/libchannels.map
 EXTRA_libchannels_la_DEPENDENCIES = $(top_srcdir)/libchannels/libchannels.map
 EXTRA_DIST += libchannels/libchannels.map
 pkgconfig_DATA += libchannels/channels.pc

@@ -31,5 +31,5 @@ lib_LTLIBRARIES += libpool.la
 libpool_la_SOURCES =
 nodist_EXTRA_libpool_la_SOURCES = libpool/none.cpp # never exists: says that the linker is C++
 libpool_la_LIBADD  = libpool_internal.la libchannels.la
-libpool_la_LDFLAGS = $(AM_LDFLAGS) -version-info $(POOL_LT_VERSION) -no-undefined
+libpool_la_LDFLAGS = $(AM_LDFLAGS) -version-info $(POOL_LT_VERSION) -no-undefined -Wl,-z,now
 pkgconfig_DATA += libpool/pool.pc

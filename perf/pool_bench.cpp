@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstdio>
 #include <deque>
+#include <filesystem>
 #include <fstream>
 #include <numeric>
 #include <optional>
@@ -34,6 +35,17 @@ void pin(int cpu)
 
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof set, &set);
+}
+
+// Where a pool is started as applications do, no process is pinned.
+void use_all_cpus()
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	for (const int cpu : allowed_cpus())
+		CPU_SET(cpu, &set);
 	sched_setaffinity(0, sizeof set, &set);
 }
 
@@ -259,7 +271,7 @@ sample map_rate(unsigned workers, std::size_t chunk)
 {
 	return in_process([=](member &me) {
 		ch::pool p(placed(workers, busy()));
-		std::vector<int> in(100 * window * (chunk == 1 ? 1 : 10));
+		std::vector<int> in(20 * window * chunk);
 
 		std::iota(in.begin(), in.end(), 0);
 		return per_second([&] {
@@ -315,6 +327,8 @@ sample fork_many()
 
 	return in_process([&](member &me) {
 		std::vector<pid_t> pids;
+
+		use_all_cpus();
 		const std::uint64_t begin = now_ns();
 
 		for (unsigned i = 0; i < many; i++)
@@ -340,6 +354,7 @@ ch::pool_options idle_options()
 sample start_many()
 {
 	return in_process([](member &) {
+		use_all_cpus();
 		const std::uint64_t begin = now_ns();
 		ch::pool p(idle_options());
 
@@ -361,18 +376,25 @@ double private_bytes(pid_t pid)
 	return sum;
 }
 
+// Of all its threads.
 double cpu_ns(pid_t pid)
 {
-	std::ifstream in("/proc/" + std::to_string(pid) + "/schedstat");
-	double ns = 0;
+	double sum = 0;
 
-	in >> ns;
-	return ns;
+	for (const auto &task : std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task")) {
+		std::ifstream in(task.path() / "schedstat");
+		double ns = 0;
+
+		in >> ns;
+		sum += ns;
+	}
+	return sum;
 }
 
 template <class F> sample of_idle_workers(F measure)
 {
 	return in_process([=](member &) {
+		use_all_cpus();
 		ch::pool p(idle_options());
 
 		p.wait_ready();
@@ -393,7 +415,7 @@ sample idle_memory()
 	});
 }
 
-// Nanoseconds of cpu per second and worker; 1 is added, because a row of 0 counts as not measured.
+// Nanoseconds of cpu in 5 seconds, per worker; 1 is added, because a row of 0 counts as not measured.
 sample idle_cpu()
 {
 	return of_idle_workers([](const std::vector<pid_t> &pids) {
@@ -403,7 +425,7 @@ sample idle_cpu()
 		};
 		usleep(300000);
 		const double before = sum();
-		sleep(1);
+		sleep(5);
 		return 1 + (sum() - before) / static_cast<double>(pids.size());
 	});
 }
@@ -426,6 +448,7 @@ std::vector<double> naps(double k)
 sample makespan(double k)
 {
 	return in_process([=](member &) {
+		use_all_cpus();
 		ch::pool p(sleepers);
 		const std::vector<double> v = naps(k);
 		const auto nap = [](double s) {
@@ -455,9 +478,18 @@ sample ideal_makespan(double k)
 
 // ---- Python
 
-std::optional<double> ask_python(const std::string &args)
+// The first interpreter that has the module: one of the user's own may stand in PATH before the system's. Empty: none.
+std::string python_with(const std::string &module)
 {
-	const std::string cmd = "python3 '" BENCH_DIR "/pool_peers.py' " + args + " 2>/dev/null";
+	for (const std::string python : {"python3", "/usr/bin/python3"})
+		if (std::system((python + " -c 'import " + module + "' >/dev/null 2>&1").c_str()) == 0)
+			return python;
+	return {};
+}
+
+std::optional<double> ask(const std::string &python, const std::string &args)
+{
+	const std::string cmd = python + " '" BENCH_DIR "/pool_peers.py' " + args + " 2>/dev/null";
 	FILE *f = popen(cmd.c_str(), "re");
 	double v = 0;
 
@@ -468,28 +500,16 @@ std::optional<double> ask_python(const std::string &args)
 	return is_there ? std::optional(v) : std::nullopt;
 }
 
-sample python(const std::string &kind, const std::string &name)
+sample peer(const std::string &python, const std::string &kind, const std::string &name)
 {
 	return in_process([&](member &me) {
-		cpu_set_t set;
-
-		CPU_ZERO(&set);
-		for (const int cpu : allowed_cpus())
-			CPU_SET(cpu, &set);
-		sched_setaffinity(0, sizeof set, &set);
+		use_all_cpus();
 		const double run_s = static_cast<double>(conf().run_ns) / 1e9;
-		const auto v = ask_python(kind + " " + name + " 1 " + std::to_string(run_s));
+		const auto v = ask(python, kind + " " + name + " 1 " + std::to_string(run_s));
 		if (!v)
-			me.fail("python3 perf/pool_peers.py does not run");
+			me.fail("perf/pool_peers.py does not run");
 		return *v;
 	});
-}
-
-bool has_python(const std::string &module)
-{
-	const std::string cmd = "python3 -c 'import " + module + "' >/dev/null 2>&1";
-
-	return std::system(cmd.c_str()) == 0;
 }
 
 // ---- rows
@@ -511,7 +531,7 @@ void add_rows()
 	add_row({"pool/echo/1048576", "bytes/s; baseline: copied in, out, in and out of plain slots", echo_rate, echo_by_hand});
 	add_row({"pool/start_1000/0", "s until all are ready; baseline: 1,000 bare forks", start_many, fork_many});
 	add_row({"pool/idle_memory/0", "private bytes of each of 1,000 idle workers", idle_memory, {}});
-	add_row({"pool/idle_cpu/0", "1 + ns of cpu a second for each of 1,000 idle workers", idle_cpu, {}});
+	add_row({"pool/idle_cpu/0", "1 + ns of cpu in 5 s of each of 1,000 idle workers", idle_cpu, {}});
 	for (const int k : {1, 8})
 		add_row({"pool/imbalance_" + std::to_string(k) + "/0",
 			 "s for 32 naps of unequal length; baseline: ideal, computed", [=] { return makespan(k); },
@@ -524,13 +544,13 @@ void add_python_rows()
 		{"cf", "concurrent.futures"}, {"mp", "multiprocessing"}, {"mpi", "mpi4py.futures"}};
 
 	for (const auto &[kind, module] : peers) {
-		if (!has_python(module))
+		const std::string k = kind, m = module, python = python_with(m);
+		if (python.empty())
 			continue;
-		const std::string k = kind, m = module;
 		add_row({"pool/submit_" + k + "/4", "tasks/s, one worker, default spin; baseline: " + m,
-			 [] { return submit_rate(1, 0); }, [=] { return python(k, "submit"); }});
+			 [] { return submit_rate(1, 0); }, [=] { return peer(python, k, "submit"); }});
 		add_row({"pool/echo_" + k + "/1048576", "bytes/s, one worker; baseline: " + m, echo_rate,
-			 [=] { return python(k, "echo"); }});
+			 [=] { return peer(python, k, "echo"); }});
 	}
 }
 
