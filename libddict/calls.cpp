@@ -123,32 +123,33 @@ ddict_call ddict_core::start_get(bytes key) const
 	return begin(fitted({.what = op::get, .key = key}));
 }
 
-// The manager lives after the value was read, so the bytes were the value's: a dead one's memory may be used by others.
-static void read_pinned(connection &conn, dd::call &c, const outgoing &out, ddict_core::value_reader read)
+// True: the manager lives after the value was read, so the bytes were the value's. A dead one's memory may be used by
+// others; what was read of that, and what became of it, counts for nothing.
+static bool read_pinned(connection &conn, dd::call &c, const outgoing &out, ddict_core::value_reader read)
 {
 	const std::uint64_t pin = c.head().arg;
+	std::exception_ptr failure;
 	dd::call r;
 
 	try {
 		read(conn.pinned(c));
 	} catch (...) {
-		conn.unpin(c.manager(), pin);
-		throw;
+		failure = std::current_exception();
 	}
 	if (conn.lives(c.manager()))
-		return conn.unpin(c.manager(), pin);
-	const int status = conn.run(r, c.manager(), {.what = op::release, .arg = pin, .until = out.until}).status;
-
-	if (status < 0)
-		conn.fail(c.manager(), status);
+		conn.unpin(c.manager(), pin);
+	else if (conn.run(r, c.manager(), {.what = op::release, .arg = pin, .until = out.until}).status < 0)
+		return false; // a successor, which knows nothing of it
+	if (failure)
+		std::rethrow_exception(failure);
+	return true;
 }
 
 static bool read_value(connection &conn, dd::call &c, const outgoing &out, ddict_core::value_reader read)
 {
 	if (c.head().how == static_cast<std::uint32_t>(dd::form::pinned))
-		read_pinned(conn, c, out, read);
-	else
-		read(c.body());
+		return read_pinned(conn, c, out, read);
+	read(c.body());
 	return true;
 }
 
@@ -156,9 +157,15 @@ bool ddict_core::get(bytes key, value_reader read) const
 {
 	connection &co = conn();
 	const outgoing out = fitted({.what = op::get, .key = key});
-	dd::call c;
 
-	return run(co, c, manager_for(key), out) && read_value(co, c, out, read);
+	for (;;) {
+		dd::call c;
+
+		if (!run(co, c, manager_for(key), out))
+			return false;
+		if (read_value(co, c, out, read))
+			return true;
+	}
 }
 
 bool ddict_core::pop(bytes key, value_reader read) const
@@ -167,7 +174,11 @@ bool ddict_core::pop(bytes key, value_reader read) const
 	const outgoing out = fitted({.what = op::pop, .key = key});
 	dd::call c;
 
-	return run(co, c, manager_for(key), out) && read_value(co, c, out, read);
+	if (!run(co, c, manager_for(key), out))
+		return false;
+	if (!read_value(co, c, out, read))
+		co.fail(c.manager(), -EOWNERDEAD); // it was done, and the value is gone with the manager
+	return true;
 }
 
 ddict_call ddict_core::start_pop(bytes key) const

@@ -2,7 +2,9 @@
 # libddict: C++20, exceptions on. Sees include/ only, never libchannels/ and never libpool. Keep the list alphabetical.
 pkgconfig_DATA += libddict/ddict.pc
 lib_LTLIBRARIES += libddict.la
-libddict_la_SOURCES = \
+# All objects, also for the kill test, which links them with libchannels' own (libchannels/local.mk).
+noinst_LTLIBRARIES += libddict_internal.la
+libddict_internal_la_SOURCES = \
 	libddict/async.cpp \
 	libddict/batch.cpp \
 	libddict/cabi.cpp libddict/cabi.hpp libddict/cabi_keys.cpp \
@@ -31,8 +33,11 @@ libddict_la_SOURCES = \
 	libddict/waiting.cpp \
 	libddict/wire.hpp \
 	libddict/writer.cpp
-libddict_la_CPPFLAGS = $(AM_CPPFLAGS) $(XXHASH_CFLAGS)
-libddict_la_LIBADD   = libchannels.la $(XXHASH_LIBS)
+libddict_internal_la_CPPFLAGS = $(AM_CPPFLAGS) $(XXHASH_CFLAGS)
+libddict_internal_la_LIBADD   = $(XXHASH_LIBS)
+libddict_la_SOURCES =
+nodist_EXTRA_libddict_la_SOURCES = libddict/none.cpp # see libchannels/local.mk
+libddict_la_LIBADD   = libddict_internal.la libchannels.la
 libddict_la_LDFLAGS  = $(AM_LDFLAGS) -version-info $(DDICT_LT_VERSION) -no-undefined \
 	-Wl,-z,nodelete -Wl,--version-script=$(top_srcdir)/libddict/libddict.map
 EXTRA_libddict_la_DEPENDENCIES = $(top_srcdir)/libddict/libddict.map

@@ -240,6 +240,12 @@ check_PROGRAMS += tests/crash/block_torture
 tests_crash_block_torture_SOURCES  = tests/crash/block_torture.cpp tests/support/support.h
 tests_crash_block_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
 tests_crash_block_torture_LDADD    = libchannels_internal.la
+check_PROGRAMS += tests/crash/ddict_torture
+tests_crash_ddict_torture_SOURCES  = \
+	tests/crash/ddict_crew.cpp tests/crash/ddict_crew.h tests/crash/ddict_torture.cpp \
+	tests/support/holdings.hpp tests/support/support.h
+tests_crash_ddict_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL) -iquote $(top_srcdir)/libddict
+tests_crash_ddict_torture_LDADD    = libddict_internal.la libchannels_internal.la
 check_PROGRAMS += tests/crash/pool_torture
 tests_crash_pool_torture_SOURCES  = tests/crash/pool_torture.cpp tests/support/support.h
 tests_crash_pool_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // death_test.cpp - clients, managers and creators that are killed. Sees libddict's directory, to look into the pools.
 #include "ddict_support.hpp"
-#include "directory.hpp"
+#include "../support/holdings.hpp"
 #include <atomic>
 
 TestSuite(ddict_death, .timeout = 10 * WATCHDOG_S);
@@ -40,43 +40,12 @@ static void nap_us(std::uint64_t us)
 	nanosleep(&t, nullptr);
 }
 
-// What an empty dictionary's pools hold. A new client's hello makes every manager look for the dead first.
-struct holdings {
-	std::vector<ch_pool_stats> stats;
-
-	explicit holdings(const text_dict &d)
-	{
-		const ch::dd::directory dir = ch::dd::directory_attach(d.descr());
-		const pid_t newcomer = start_child([&] { return d.size() == 0; });
-
-		cr_assert_eq(child_end(newcomer), 0);
-		for (const auto &m : dir.managers)
-			look(ch::memory_pool::attach(m.requests));
-		look(ch::memory_pool::attach(dir.control)); // with the newcomer's channel
-	}
-	void look(ch::memory_pool pool)
-	{
-		pool.sweep();
-		stats.push_back(pool.stats());
-		fprintf(stderr, "%llu bytes in %llu blocks, %u channels\n", (unsigned long long)stats.back().used,
-			(unsigned long long)stats.back().nr_used, stats.back().nr_channels);
-	}
-	bool operator==(const holdings &o) const
-	{
-		for (std::size_t i = 0; i < stats.size(); i++)
-			if (stats[i].used != o.stats[i].used || stats[i].nr_used != o.stats[i].nr_used ||
-			    stats[i].nr_channels != o.stats[i].nr_channels)
-				return false;
-		return true;
-	}
-};
-
 Test(ddict_death, a_client_killed_while_it_puts_leaves_the_old_or_the_new_value_and_no_leak)
 {
 	std::uint64_t seed = test_seed();
 	text_dict d({.managers = 2, .memory = 16 << 20, .max_clients = 8});
 	d.clear();
-	const holdings before(d);
+	const ch::dd::holdings before(d.descr());
 
 	for (int k = 0; k < nr_keys; k++)
 		d.put(k, whole_value(static_cast<std::uint64_t>(k), 10));
@@ -93,7 +62,7 @@ Test(ddict_death, a_client_killed_while_it_puts_leaves_the_old_or_the_new_value_
 		munmap(b, sizeof(*b));
 	}
 	d.clear();
-	cr_assert(holdings(d) == before);
+	cr_assert(ch::dd::holdings(d.descr()) == before);
 }
 
 Test(ddict_death, a_client_killed_while_it_reads_large_values_pins_nothing)
@@ -101,7 +70,7 @@ Test(ddict_death, a_client_killed_while_it_reads_large_values_pins_nothing)
 	std::uint64_t seed = test_seed();
 	text_dict d({.managers = 1, .memory = 8 << 20, .max_clients = 8});
 	d.clear();
-	const holdings before(d);
+	const ch::dd::holdings before(d.descr());
 
 	for (int round = 0; round < nr_kills(40); round++) {
 		struct board *b = board_new();
@@ -120,7 +89,7 @@ Test(ddict_death, a_client_killed_while_it_reads_large_values_pins_nothing)
 		munmap(b, sizeof(*b));
 	}
 	d.clear();
-	cr_assert(holdings(d) == before);
+	cr_assert(ch::dd::holdings(d.descr()) == before);
 }
 
 Test(ddict_death, a_client_killed_while_it_attaches_leaves_nothing)
@@ -129,7 +98,7 @@ Test(ddict_death, a_client_killed_while_it_attaches_leaves_nothing)
 	text_dict d({.managers = 2, .max_clients = 8});
 
 	d.clear();
-	const holdings before(d);
+	const ch::dd::holdings before(d.descr());
 
 	for (int round = 0; round < nr_kills(150); round++) {
 		const pid_t child = start_child([&] {
@@ -143,7 +112,7 @@ Test(ddict_death, a_client_killed_while_it_attaches_leaves_nothing)
 		d.put(2, "two");
 	}
 	d.clear();
-	cr_assert(holdings(d) == before);
+	cr_assert(ch::dd::holdings(d.descr()) == before);
 }
 
 Test(ddict_death, dead_clients_make_room_for_others)
