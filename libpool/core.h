@@ -139,6 +139,7 @@ private:
 	struct worker {
 		ch_peer peer{};
 		bool is_running = false;
+		unsigned nr_starts = 0;
 	};
 	struct outgoing {
 		ticket t;
@@ -195,6 +196,8 @@ private:
 
 	// monitor.cpp
 	void watch() noexcept;
+	void settle_children();
+	bool replace_spawner();
 	int start_worker(std::uint32_t i) noexcept;
 	void bury(std::vector<ch_exit> &dead);
 	bool count_death(std::uint32_t w) noexcept;
@@ -212,7 +215,7 @@ private:
 	const pid_t creator_;
 	const unsigned generation_; // of the creator
 	std::shared_ptr<room> room_;
-	ch_spawner *spawner_ = nullptr;
+	ch_spawner *spawner_ = nullptr; // changed by the monitor, under m_
 	std::shared_ptr<meeting> meeting_; // instead of a spawner, where the workers are the job's other ranks
 	std::thread monitor_;
 	const std::size_t block_budget_, held_budget_;
@@ -234,6 +237,8 @@ private:
 	std::uint32_t nr_short_ = 0;     // tasks that wait for memory
 	std::uint32_t early_deaths_ = 0; // in a row, of workers that never got ready
 	std::uint64_t early_since_ns_ = 0; // the first of them
+	unsigned nr_replaced_ = 0;       // spawners in a row of which no worker got ready
+	std::vector<ch_spawner *> retired_; // that were killed
 	std::size_t blocks_ = 0;         // bytes of arguments in blocks
 	std::shared_ptr<std::atomic<std::size_t>> held_; // bytes of results that lie in shared memory
 	std::string reason_;             // why it is broken
@@ -313,6 +318,7 @@ void serve_as_rank(const rank &r, const pool_options &o);
 struct worker_arg {
 	core *c;
 	std::uint32_t index;
+	bool is_late; // forked from what the owner was later
 };
 
 } // namespace ch::detail

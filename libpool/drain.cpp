@@ -64,7 +64,8 @@ bool core::wait_ready(std::int64_t timeout_ns)
 	lock l(m_);
 	const auto is_there = [&](std::uint32_t i) {
 		// Relaxed: it has said so in the results channel, too.
-		return workers_[i].is_running && room_->desk_of(i).at.load(std::memory_order_relaxed) == stage::ready;
+		return workers_[i].is_running && workers_[i].peer.id &&
+			room_->desk_of(i).at.load(std::memory_order_relaxed) == stage::ready;
 	};
 	const auto is_done = [&] {
 		unsigned n = 0;

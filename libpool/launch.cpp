@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <unordered_map>
 #include <unistd.h>
 
@@ -23,13 +24,9 @@ struct launcher {
 	ch_spawner *spawner = nullptr;
 	std::unordered_map<std::uint64_t, process_ref> running; // by cookie
 	std::uint64_t next_cookie = 1;
+	std::atomic<bool> is_over{false}; // its spawner was killed
 
-	launcher()
-	{
-		const auto frozen = freeze_modules();
-
-		check(ch_spawner_create(&spawner));
-	}
+	launcher() { check(new_spawner(&spawner)); }
 	void watch() noexcept;
 	void keep_time() noexcept;
 };
@@ -40,7 +37,8 @@ launcher &the_launcher()
 	static launcher *it = nullptr;
 	const std::lock_guard<std::mutex> l(m);
 
-	if (!it || it->owner != getpid()) { // a forked process has the parent's, and cannot use it
+	// A forked process has the parent's, and cannot use it.
+	if (!it || it->owner != getpid() || it->is_over) {
 		it = new launcher;
 		quiet_thread([p = it] { p->watch(); }).detach();
 		quiet_thread([p = it] { p->keep_time(); }).detach();
@@ -68,13 +66,21 @@ void launcher::watch() noexcept
 			s->on_exit();
 	}
 	// The spawner was killed, and its children with it.
-	const std::lock_guard<std::mutex> l(m);
-	for (auto &[cookie, s] : running) {
+	std::unique_lock<std::mutex> l(m);
+	const auto killed = std::exchange(running, {});
+
+	is_over = true;
+	for (const auto &[cookie, s] : killed) {
+		if (signal_peer(s->peer, SIGKILL) == 0) // one that had given that up
+			await_end(s->peer);
 		s->status = SIGKILL;
 		s->is_over = true;
 	}
-	running.clear();
 	ended.notify_all();
+	l.unlock();
+	for (const auto &[cookie, s] : killed)
+		if (s->on_exit)
+			s->on_exit();
 }
 
 void launcher::keep_time() noexcept
@@ -101,12 +107,29 @@ void launcher::keep_time() noexcept
 	}
 }
 
+// The descriptors that a spawner must not have.
+std::mutex private_mutex;
+std::vector<int> private_fds;
+thread_local bool is_spawning = false; // this thread, which has the mutex, makes one
+
+void close_private(int fd) noexcept
+{
+	const std::lock_guard<std::mutex> l(private_mutex);
+
+	std::erase(private_fds, fd);
+	::close(fd);
+}
+
 class fd_pair {
 public:
 	fd_pair()
 	{
+		const std::lock_guard<std::mutex> l(private_mutex);
+
+		private_fds.reserve(private_fds.size() + 2);
 		if (pipe2(fds_, O_CLOEXEC) < 0)
 			throw error(errno, "process: pipe");
+		private_fds.insert(private_fds.end(), fds_, fds_ + 2);
 	}
 	~fd_pair()
 	{
@@ -120,7 +143,7 @@ public:
 	void reset(int which) noexcept
 	{
 		if (fds_[which] >= 0)
-			::close(std::exchange(fds_[which], -1));
+			close_private(std::exchange(fds_[which], -1));
 	}
 
 private:
@@ -207,16 +230,65 @@ void hear(fd_pair &pipe, process_state &s)
 
 process_state::~process_state()
 {
-	for (const int fd : fds)
-		if (fd >= 0)
+	for (int which = 0; which < 3; which++)
+		close(which);
+}
+
+void process_state::close(int which) noexcept
+{
+	if (fds[which] >= 0)
+		close_private(std::exchange(fds[which], -1));
+}
+
+int new_spawner(ch_spawner **out) noexcept
+{
+	// In the child of this thread's fork, and only there; it has the lock, too.
+	static const int registered = pthread_atfork(nullptr, nullptr, [] {
+		if (!std::exchange(is_spawning, false))
+			return;
+		for (const int fd : private_fds)
 			::close(fd);
+		private_fds.clear();
+		private_mutex.unlock();
+	});
+	const auto frozen = freeze_modules();
+	const std::lock_guard<std::mutex> l(private_mutex);
+
+	(void)registered;
+	is_spawning = true;
+	const int rc = ch_spawner_create(out);
+	is_spawning = false;
+	return rc;
+}
+
+// Forks the child. If the spawner was killed there will be another.
+static launcher &spawn(const std::vector<std::byte> &arg, const process_options &o, const process_ref &s)
+{
+	for (int tries = 0;; tries++) {
+		launcher &l = the_launcher();
+		std::unique_lock<std::mutex> lock(l.m);
+		const std::uint64_t cookie = l.next_cookie++;
+		const int rc = ch_spawner_spawn(l.spawner, launch_child, arg.data(), arg.size(), cookie, &s->peer);
+
+		if (rc == -EPIPE && tries < 3) {
+			l.ended.wait(lock, [&] { return l.is_over.load(); });
+			continue;
+		}
+		check(rc);
+		s->pid = ch_peer_pid(s->peer);
+		s->limit_ns = o.walltime.count() > 0 ? now_ns() + static_cast<std::uint64_t>(o.walltime.count()) : 0;
+		if (!o.detached)
+			l.running.emplace(cookie, s);
+		if (s->limit_ns)
+			l.limit.notify_one();
+		return l;
+	}
 }
 
 process_ref launch(const process_options &o, const process_call &c, std::function<void()> on_exit)
 {
 	if (o.program.empty() == !c.name)
 		throw error(EINVAL, "process: a program, or a function");
-	launcher &l = the_launcher();
 	launch_request rq = request_of(o, c);
 	fd_pair report, pipes[3];
 	auto s = std::make_shared<process_state>();
@@ -231,16 +303,7 @@ process_ref launch(const process_options &o, const process_call &c, std::functio
 	const std::vector<std::byte> arg = archive::to_bytes(rq);
 	s->on_exit = std::move(on_exit);
 	s->is_detached = o.detached;
-	std::unique_lock<std::mutex> lock(l.m);
-	const std::uint64_t cookie = l.next_cookie++;
-	check(ch_spawner_spawn(l.spawner, launch_child, arg.data(), arg.size(), cookie, &s->peer));
-	s->pid = ch_peer_pid(s->peer);
-	s->limit_ns = o.walltime.count() > 0 ? now_ns() + static_cast<std::uint64_t>(o.walltime.count()) : 0;
-	if (!o.detached)
-		l.running.emplace(cookie, s);
-	if (s->limit_ns)
-		l.limit.notify_one();
-	lock.unlock();
+	launcher &l = spawn(arg, o, s);
 	try {
 		hear(report, *s);
 	} catch (...) {

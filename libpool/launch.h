@@ -41,6 +41,10 @@ struct launch_report {
 	char where[240];  // the error is about this
 };
 
+// ch_spawner_create. No spawner of this process has ends of the pipes of its processes: whoever waits for the end of one would
+// wait for the spawner's.
+int new_spawner(ch_spawner **out) noexcept;
+
 int launch_child(const void *arg, std::size_t len);
 
 // One process that was started. Locked by the launcher's mutex.
@@ -53,6 +57,7 @@ struct process_state {
 	std::uint64_t limit_ns = 0; // CLOCK_MONOTONIC; 0: none
 	std::function<void()> on_exit; // in the launcher's thread, with the lock open
 	~process_state();
+	void close(int which) noexcept; // of fds
 	static void set_fd(stdio &s, int fd) noexcept { s.fd_ = fd; }
 };
 

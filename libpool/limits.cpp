@@ -30,7 +30,7 @@ bool core::condemn(std::uint32_t i, outcome verdict) noexcept
 	// [B7] pairs with [B7] in worker.cpp.
 	std::uint64_t now = state.load(std::memory_order_acquire);
 
-	if (!is_running(now, recs_[i].serial, &w) ||
+	if (!is_running(now, recs_[i].serial, &w) || !workers_[w].peer.id || // it is being started still
 	    !state.compare_exchange_strong(now, condemned(recs_[i].serial, w), std::memory_order_acq_rel))
 		return false;
 	recs_[i].verdict = verdict;

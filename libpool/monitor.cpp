@@ -3,6 +3,8 @@
 //
 // One thread sleeps in ch_spawner_wait. It is on no task's way: it wakes when a worker ends.
 #include "core.h"
+#include "launch.h"
+#include "peer.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -18,32 +20,47 @@ namespace ch::detail {
 static constexpr std::chrono::seconds end_patience{10};
 static constexpr std::uint32_t early_max = 16;
 static constexpr std::uint64_t hopeless_ns = 5000000000;
+static constexpr unsigned replaced_max = 8;
 
+// Its place is taken before it can run, so that its end is not missed; until its name is known that is 0. Nothing to do if
+// another thread starts one there.
 int core::start_worker(std::uint32_t i) noexcept
 {
-	const worker_arg arg{this, i};
 	desk &d = room_->desk_of(i);
-	ch_peer peer;
+	ch_peer peer{};
+	lock l(m_);
+	worker &w = workers_[i];
 
+	if (w.is_running)
+		return 0;
+	const unsigned start = ++w.nr_starts;
+	w.peer = peer;
+	w.is_running = true;
 	d.at_hand = ticket{0, 0}; // its last user is dead and dealt with
 	d.at.store(stage::unborn, std::memory_order_relaxed);
 	d.begun_ns.store(0, std::memory_order_relaxed);
-	const int rc = ch_spawner_spawn(spawner_, worker_main, &arg, sizeof(arg), i, &peer);
-	if (rc < 0)
-		return rc;
-	const lock l(m_);
-	workers_[i] = worker{peer, true};
-	return 0;
+	ch_spawner *const from = spawner_;
+	const worker_arg arg{this, i, !retired_.empty()};
+	l.unlock();
+	const int rc = ch_spawner_spawn(from, worker_main, &arg, sizeof(arg), i, &peer);
+	l.lock();
+	if (!w.is_running || w.nr_starts != start)
+		return rc; // it has ended already
+	if (rc == 0) {
+		w.peer = peer;
+		wake_done(); // it may have been ready before it had a name
+		poke();
+	} else if (rc != -EPIPE) { // the spawner's end is dealt with in replace_spawner(): it may have forked
+		w.is_running = false;
+	}
+	return rc;
 }
 
 void core::start()
 {
 	std::cout.flush();
 	std::clog.flush();
-	{
-		const auto frozen = freeze_modules();
-		check(ch_spawner_create(&spawner_));
-	}
+	check(new_spawner(&spawner_));
 	for (std::uint32_t i = 0; i < opt_.workers; i++)
 		if (const int rc = start_worker(i); rc < 0) {
 			ch_spawner_destroy(spawner_);
@@ -66,6 +83,10 @@ try {
 	for (;;) {
 		// A timeout only while a worker could not be replaced.
 		rc = ch_spawner_wait(spawner_, is_short() ? 200000000 : CH_FOREVER, &e);
+		if (rc == -EPIPE && replace_spawner()) {
+			refill();
+			continue;
+		}
 		if (rc < 0 && rc != -ETIMEDOUT)
 			break;
 		dead.clear();
@@ -81,6 +102,53 @@ try {
 		give_up(rc == -EPIPE ? "its spawner was killed" : std::strerror(-rc));
 } catch (...) {
 	give_up("out of memory");
+}
+
+// The spawner was killed, and its children with it: the kernel killed them before its pidfd told us, those too whose names we
+// never learnt. What they had is begun anew as after any death.
+void core::settle_children()
+{
+	std::vector<ch_exit> dead;
+	lock l(m_);
+
+	nr_replaced_++;
+	for (std::uint32_t i = 0; i < workers_.size(); i++) {
+		if (!workers_[i].is_running)
+			continue;
+		if (room_->desk_of(i).at.load(std::memory_order_relaxed) == stage::ready) // it is dead, or as good as
+			nr_replaced_ = 0; // this spawner was of use
+		dead.push_back({workers_[i].peer, i, SIGKILL});
+	}
+	l.unlock();
+	for (const ch_exit &e : dead) {
+		if (signal_peer(e.peer, SIGKILL) == 0) // one that had asked the kernel not to
+			await_end(e.peer);
+		// Relaxed: it is dead. How far it had got says nothing of why it ended.
+		room_->desk_of(static_cast<std::uint32_t>(e.cookie)).at.store(stage::ready, std::memory_order_relaxed);
+	}
+	if (!dead.empty())
+		bury(dead);
+}
+
+// Another spawner, forked from what this process is now. False: the end, or there is none that lives long enough to be of
+// use.
+bool core::replace_spawner()
+{
+	ch_spawner *fresh = nullptr;
+
+	settle_children();
+	if (nr_replaced_ > replaced_max || new_spawner(&fresh) < 0)
+		return false;
+	const lock l(m_);
+	if (is_stopping_ || is_broken_) {
+		ch_spawner_destroy(fresh);
+		return false;
+	}
+	for (worker &w : workers_)
+		w.is_running = false; // taken since by who does not know yet that the old one is gone
+	retired_.push_back(spawner_); // others may be at it
+	spawner_ = fresh;
+	return true;
 }
 
 bool core::is_short()
@@ -142,7 +210,8 @@ void core::settle(const ch_exit &e, std::vector<outgoing> &out)
 {
 	const auto w = static_cast<std::uint32_t>(e.cookie);
 
-	if (w >= workers_.size() || workers_[w].peer.id != e.peer.id)
+	// The name is 0 while start_worker() has not heard it.
+	if (w >= workers_.size() || !workers_[w].is_running || (workers_[w].peer.id && workers_[w].peer.id != e.peer.id))
 		return;
 	workers_[w].is_running = false;
 	const bool is_death = count_death(w) && !is_stopping_;
@@ -227,7 +296,10 @@ void core::give_up(const char *why) noexcept
 
 void core::end_monitor() noexcept
 {
-	ch_spawner_cancel(spawner_);
+	{
+		const lock l(m_);
+		ch_spawner_cancel(spawner_);
+	}
 	if (meeting_)
 		end_ranks();
 	if (monitor_.joinable())
@@ -236,6 +308,9 @@ void core::end_monitor() noexcept
 	end_callbacks();
 	ch_spawner_destroy(spawner_);
 	spawner_ = nullptr;
+	for (ch_spawner *old : retired_)
+		ch_spawner_destroy(old);
+	retired_.clear();
 	lock l(m_);
 	for (worker &w : workers_)
 		w.is_running = false;
@@ -333,7 +408,7 @@ std::vector<pid_t> core::pids()
 	std::vector<pid_t> v;
 
 	for (const worker &w : workers_)
-		if (w.is_running)
+		if (w.is_running && w.peer.id)
 			v.push_back(ch_peer_pid(w.peer));
 	return v;
 }

@@ -3,6 +3,7 @@
 #include "peer.h"
 
 #include <cerrno>
+#include <poll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -19,6 +20,17 @@ int pidfd_of(ch_peer peer) noexcept
 		return fd;
 	close(fd);
 	return -ESRCH;
+}
+
+void await_end(ch_peer peer) noexcept
+{
+	pollfd fd{pidfd_of(peer), POLLIN, 0};
+
+	if (fd.fd < 0)
+		return;
+	while (poll(&fd, 1, -1) < 0 && errno == EINTR)
+		;
+	close(fd.fd);
 }
 
 int signal_peer(ch_peer peer, int sig) noexcept

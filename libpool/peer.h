@@ -9,5 +9,7 @@ namespace ch::detail {
 int signal_peer(ch_peer peer, int sig) noexcept;
 // A file descriptor of it (close on exec), or a negative errno; -ESRCH: it is gone.
 int pidfd_of(ch_peer peer) noexcept;
+// Returns when it is gone.
+void await_end(ch_peer peer) noexcept;
 
 } // namespace ch::detail

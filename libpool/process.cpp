@@ -126,8 +126,8 @@ int process::err() const noexcept
 
 void process::close_in() noexcept
 {
-	if (s_ && s_->fds[0] >= 0)
-		close(std::exchange(s_->fds[0], -1));
+	if (s_)
+		s_->close(0);
 }
 
 // ---- groups

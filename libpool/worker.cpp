@@ -264,10 +264,22 @@ void worker::call(const slot &s)
 	reinterpret_cast<thunk>(const_cast<void *>(address_of(s.name)))({in, s.len}, sink_);
 }
 
-void settle_in(const core &c, std::uint32_t index)
+// What the owner had not written out yet is its to write.
+void forget_buffered(std::ostream &o, int fd, int null)
+{
+	const int kept = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	if (kept < 0 || dup2(null, fd) < 0)
+		return;
+	o.flush();
+	dup2(kept, fd);
+	close(kept);
+}
+
+void settle_in(const core &c, std::uint32_t index, bool is_late)
 {
 	const std::string name = (c.options().name + "/" + std::to_string(index)).substr(0, 15);
-	const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	// ^C goes to the whole foreground group: what it means is for the owner to say. Its end is ours.
 	std::signal(SIGINT, SIG_IGN);
@@ -275,6 +287,10 @@ void settle_in(const core &c, std::uint32_t index)
 	// Standard input stays the owner's.
 	if (null >= 0) {
 		dup2(null, STDIN_FILENO);
+		if (is_late) {
+			forget_buffered(std::cout, STDOUT_FILENO, null);
+			forget_buffered(std::clog, STDERR_FILENO, null);
+		}
 		close(null);
 	}
 	the_board = &c.shared().head();
@@ -344,7 +360,7 @@ int worker_main(const void *arg, std::size_t)
 	const auto *a = static_cast<const worker_arg *>(arg);
 	int status = 0;
 
-	settle_in(*a->c, a->index);
+	settle_in(*a->c, a->index, a->is_late);
 	try {
 		worker(a->c->shared(), a->c->options(), a->index).serve();
 	} catch (const pool_ended &) {

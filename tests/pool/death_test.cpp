@@ -2,6 +2,7 @@
 // death_test.cpp - workers and owners that are killed.
 #include "pool_support.hpp"
 #include <csignal>
+#include <iostream>
 
 TestSuite(pool_death, .timeout = WATCHDOG_S);
 
@@ -189,19 +190,84 @@ Test(pool_death, the_owner_killed_takes_the_workers_with_it)
 		AWAIT(is_gone(static_cast<pid_t>(s->n[i])));
 }
 
-Test(pool_death, the_spawner_killed_ends_the_pool_with_an_error_and_no_hang)
+Test(pool_death, the_spawner_killed_is_replaced_and_no_result_is_lost)
 {
+	shared_numbers *s = share_numbers();
 	ch::pool p(2);
 	const auto pids = p.workers();
-	const pid_t spawner = p.submit([] { return getppid(); }).get();
-	auto f = p.submit([] { pause(); });
 
-	kill(spawner, SIGKILL);
-	cr_assert_eq(error_of([&] { f.get(); }), EPIPE);
-	cr_assert_eq(error_of([&] { p.submit([] {}); }), EPIPE);
-	p.join();
+	for (int round = 0; round < 3; round++) {
+		const pid_t spawner = p.submit([] { return getppid(); }).get();
+		auto running = p.submit([s, round] {
+			if (s->n[0] == round) {
+				s->n[0]++;
+				pause();
+			}
+			return round;
+		});
+		std::vector<ch::future<int>> waiting;
+
+		for (int i = 0; i < 100; i++)
+			waiting.push_back(p.submit([](int x) { return x; }, i));
+		AWAIT(s->n[0] == round + 1);
+		kill(spawner, SIGKILL);
+		for (int i = 0; i < 100; i++)
+			cr_assert_eq(waiting[i].get(), i);
+		cr_assert_eq(running.get(), round);
+		cr_assert(p.wait_ready());
+		cr_assert_neq(p.submit([] { return getppid(); }).get(), spawner);
+	}
 	for (const pid_t pid : pids)
 		AWAIT(is_gone(pid));
+	cr_assert_eq(p.workers().size(), 2u);
+	p.resize(3);
+	cr_assert(p.wait_ready());
+}
+
+Test(pool_death, a_task_that_kills_every_spawner_is_given_up_and_others_are_not)
+{
+	ch::pool p(2);
+
+	try {
+		p.submit([] {
+			kill(getppid(), SIGKILL);
+			pause();
+		}).get();
+		cr_assert_fail();
+	} catch (const ch::worker_died &e) {
+		cr_assert_eq(e.attempts(), 3u);
+	}
+	cr_assert_eq(p.submit([] { return 1; }).get(), 1);
+}
+
+Test(pool_death, a_spawner_that_is_killed_prints_nothing_twice)
+{
+	const int fd = memfd_create("output", MFD_CLOEXEC);
+	const pid_t pid = fork();
+
+	if (pid == 0) {
+		dup2(fd, STDOUT_FILENO);
+		std::ios::sync_with_stdio(false);
+		ch::pool p(1);
+		const pid_t spawner = p.submit([] { return getppid(); }).get();
+		std::cout << "once ";
+		fputs("and once ", stdout);
+		kill(spawner, SIGKILL); // the next one's creation writes out what stdio has
+		AWAIT(p.submit([] { return getppid(); }).get() != spawner);
+		p.submit([] { std::cout << "task "; }).get();
+		{
+			const ch::pool gone = std::move(p);
+		}
+		std::cout.flush();
+		fflush(stdout);
+		_exit(0);
+	}
+	int status;
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert_eq(status, 0);
+	char text[100] = {};
+	cr_assert_geq(pread(fd, text, sizeof(text) - 1, 0), 0);
+	cr_assert_str_eq(text, "and once task once ");
 }
 
 static shared_numbers *forks;

@@ -260,3 +260,31 @@ Test(process, a_member_that_is_killed_is_replaced_and_all_end_with_the_group)
 	for (const pid_t pid : pids)
 		cr_assert(is_gone(pid));
 }
+
+Test(process, the_spawner_killed_is_replaced_and_a_group_goes_on)
+{
+	ch::process waits({.program = "sleep", .arguments = {"1000"}});
+	ch::process_group g({.restart = ch::restart::always, .backoff = 1ms});
+	ch::process asks({.program = "sh", .arguments = {"-c", "echo $PPID"}, .out = ch::stdio::pipe()});
+	char text[32] = {};
+
+	g.add({.program = "sleep", .arguments = {"1000"}});
+	const pid_t member = g.pid(0);
+	cr_assert_gt(read(asks.out(), text, sizeof(text) - 1), 0);
+	cr_assert_eq(kill(static_cast<pid_t>(atoi(text)), SIGKILL), 0);
+	cr_assert_eq(waits.wait().signal(), SIGKILL);
+	cr_assert(ch::process({.program = "true"}).wait().is_success());
+	AWAIT(g.pid(0) != 0 && g.pid(0) != member);
+}
+
+Test(process, what_is_forked_meanwhile_keeps_no_pipe_open)
+{
+	ch::process cat({.program = "cat", .in = ch::stdio::pipe(), .out = ch::stdio::pipe()});
+	ch::pool p(1); // its spawner has been forked from this process as it is now
+
+	cr_assert_eq(write(cat.in(), "abc", 3), 3);
+	cat.close_in();
+	cr_assert_eq(all_of(cat.out()), "abc");
+	cr_assert(cat.wait().is_success());
+	cr_assert_eq(p.submit([] { return 1; }).get(), 1);
+}
