@@ -100,7 +100,38 @@ void serve(spsc_ring &in, spsc_ring &out, std::size_t len)
 
 } // namespace
 
-sample minimal_manager(std::size_t len)
+// The client's side: requests in turn, answers in their order.
+class asker {
+public:
+	asker(spsc_ring &to, spsc_ring &from, std::size_t len) : to_(to), from_(from), m_(len) {}
+	void send(std::uint64_t what, const key_text &key)
+	{
+		const request_head head{what, key};
+
+		std::memcpy(m_.data(), &head, sizeof(head));
+		while (to_.try_send(m_.data(), m_.len()) < 0)
+			wait_.pause();
+	}
+	// At least so many answers, and those that are there.
+	std::size_t receive(std::size_t least)
+	{
+		for (std::size_t nr = 0;;) {
+			if (from_.try_recv(m_.data(), m_.len()) >= 0)
+				nr++;
+			else if (nr >= least)
+				return nr;
+			else
+				wait_.pause();
+		}
+	}
+
+private:
+	spsc_ring &to_, &from_;
+	message m_;
+	backoff wait_;
+};
+
+sample minimal_manager(std::size_t len, std::size_t ahead)
 {
 	const std::size_t all = sizeof(request_head) + len;
 	spsc_ring to(64, all), from(64, all);
@@ -111,24 +142,22 @@ sample minimal_manager(std::size_t len)
 		me.start();
 		if (me.index == 1)
 			return serve(to, from, len);
-		message m(all);
-		request_head head{};
-		backoff wait;
+		asker a(to, from, all);
+		std::vector<key_text> keys;
+		std::size_t nr = 0, under_way = 0;
 
-		*result = run_timed([&](std::size_t k) {
-			head.what = k % 2;
-			head.key = key_of(0, k / 2 % 128);
-			std::memcpy(m.data(), &head, sizeof(head));
-			while (to.try_send(m.data(), m.len()) < 0)
-				wait.pause();
-			while (from.try_recv(m.data(), m.len()) < 0)
-				wait.pause();
-			return std::size_t{1};
+		for (std::uint64_t k = 0; k < 128; k++)
+			keys.push_back(key_of(0, k));
+		*result = run_timed([&](std::size_t) {
+			for (; under_way < ahead; under_way++, nr++)
+				a.send(nr % 2, keys[nr / 2 % keys.size()]);
+			const std::size_t done = a.receive(1);
+
+			under_way -= done;
+			return done;
 		});
-		head.what = 2;
-		std::memcpy(m.data(), &head, sizeof(head));
-		while (to.try_send(m.data(), m.len()) < 0)
-			wait.pause();
+		a.receive(under_way);
+		a.send(2, keys[0]);
 	});
 	s.value = result->ns ? static_cast<double>(result->done) * 1e9 / static_cast<double>(result->ns) : 0;
 	return s;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // ddict_baseline.h - what the dictionary is measured against: a minimal manager process behind plain spinning rings,
-// and memcpy; and the loop that counts for all of them.
+// memcpy, and other people's servers; and the loop that counts for all of them.
 #ifndef PERF_DDICT_BASELINE_H
 #define PERF_DDICT_BASELINE_H
 #include "baseline.h"
@@ -41,10 +41,16 @@ template <class F> counted run_timed(F &&f)
 // Processes that each run work(member, ready) after all are ready; the sum of their rates.
 sample count_clients(int nr, const std::function<counted(member &, const std::function<void()> &)> &work);
 
-// Operations per second of one client that asks a process with a hash table of fixed size, one at a time: half puts,
-// half gets, a key of 128 bytes and a value of len bytes in one plain slot each way. Crash tolerance, sleeping, and
-// growth it does not have.
-sample minimal_manager(std::size_t len);
+// Operations per second of one client that asks a process with a hash table of fixed size, so many under way (1 to 64):
+// half puts, half gets, a key of 128 bytes and a value of len bytes in one plain slot each way. Crash tolerance,
+// sleeping, and growth it does not have.
+sample minimal_manager(std::size_t len, std::size_t ahead = 1);
+
+// A server of somebody else's behind a Unix socket, where it is installed: started for each measurement, in a directory
+// of its own. Operations per second of one client, with so many requests in one write.
+enum class peer { redis, memcached };
+bool is_installed(peer p);
+sample ask_peer(peer p, bool is_get, std::size_t len, std::size_t ahead);
 
 // Copies per second of one process between a private buffer and nr places in shared memory in turn.
 sample memcpy_in(std::size_t len, std::size_t nr);

@@ -245,17 +245,43 @@ void add_small_rows()
 {
 	for (const std::size_t len : {std::size_t{64}, std::size_t{256}}) {
 		const auto bound = [len] { return minimal_manager(len); };
+		const auto bound_ahead = [len] { return minimal_manager(len, in_flight); };
 
 		add_row({name("put", len), "puts/s; baseline: a minimal manager behind a spinning ring",
 			 [len] { return one_put({len}); }, bound});
 		add_row({name("get", len), "gets/s; baseline: the same minimal manager",
 			 [len] { return one_get({len}); }, bound});
-		add_row({name("put_batch", len), "puts/s, 64 in a batch; baseline: the same, one at a time",
-			 [len] { return batch_put({len}); }, bound});
-		add_row({name("get_batch", len), "gets/s, 64 in a batch; baseline: the same, one at a time",
-			 [len] { return batch_get({len}); }, bound});
-		add_row({name("get_ahead", len), "gets/s, 64 under way; baseline: the same, one at a time",
-			 [len] { return ahead_get({len}); }, bound});
+		add_row({name("put_batch", len), "puts/s, 64 in a batch; baseline: the same, 64 under way",
+			 [len] { return batch_put({len}); }, bound_ahead});
+		add_row({name("get_batch", len), "gets/s, 64 in a batch; baseline: the same, 64 under way",
+			 [len] { return batch_get({len}); }, bound_ahead});
+		add_row({name("get_ahead", len), "gets/s, 64 under way; baseline: the same, 64 under way",
+			 [len] { return ahead_get({len}); }, bound_ahead});
+		add_row({name("put_ahead", len), "puts/s, 64 under way; baseline: the same, 64 under way",
+			 [len] { return ahead_put({len}); }, bound_ahead});
+	}
+}
+
+// Beside other people's servers, one at a time and 64 in one write.
+void add_peer_rows()
+{
+	for (const auto &[p, who] : {std::pair(peer::redis, "redis"), std::pair(peer::memcached, "memcached")}) {
+		if (!is_installed(p))
+			continue;
+		for (const std::size_t len : {std::size_t{64}, std::size_t{65536}}) {
+			const auto add = [&, p = p](const char *what, bool is_get, std::size_t ahead, auto subject) {
+				add_row({name((std::string(what) + "_beside_" + who).c_str(), len),
+					 std::string("operations/s; baseline: ") + who + (ahead > 1 ? ", 64 in one write" : ""),
+					 [=] { return subject(plan{len}); }, [=] { return ask_peer(p, is_get, len, ahead); }});
+			};
+
+			add("put", false, 1, one_put);
+			add("get", true, 1, one_get);
+			if (len > 4096)
+				continue;
+			add("put_batch", false, in_flight, batch_put);
+			add("get_batch", true, in_flight, batch_get);
+		}
 	}
 }
 
@@ -302,6 +328,7 @@ void add_many_rows()
 int main(int argc, char **argv)
 {
 	add_small_rows();
+	add_peer_rows();
 	add_large_rows();
 	add_many_rows();
 	add_tail_row();
