@@ -188,10 +188,14 @@ std::uint64_t ddict_core::rollback() const noexcept
 	return checkpoint_id();
 }
 
+std::uint64_t ddict_core::newest_checkpoint() const
+{
+	return ask_all({.what = op::checkpoints}, [](std::uint64_t a, std::uint64_t b) { return std::max(a, b); });
+}
+
 std::uint64_t ddict_core::sync_to_newest_checkpoint() const
 {
-	const std::uint64_t newest =
-		ask_all({.what = op::checkpoints}, [](std::uint64_t a, std::uint64_t b) { return std::max(a, b); });
+	const std::uint64_t newest = newest_checkpoint();
 
 	set_checkpoint(newest);
 	return newest;

@@ -11,6 +11,7 @@ libddict_internal_la_SOURCES = \
 	libddict/cache.cpp \
 	libddict/calls.cpp \
 	libddict/checkpoint.cpp \
+	libddict/clone.cpp \
 	libddict/connection.cpp libddict/connection.hpp \
 	libddict/core.cpp \
 	libddict/cursor.cpp \

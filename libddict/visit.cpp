@@ -127,7 +127,7 @@ void manager::run_visit(std::uint64_t secret, pid_t parent, ddict_visitor fn, co
 		const bytes arg = c.value.subspan(sizeof(h));
 		const std::int64_t left = c.head.until < 0 ? CH_FOREVER : c.head.until - monotonic_ns();
 		const ddict_core core = ddict_core(dir_).within(nanoseconds(left < 0 && c.head.until >= 0 ? 0 : left));
-		ddict_visit::state s{store_, c.head.at, index_, 0, nullptr, nullptr, {}, 0, {}, {}};
+		ddict_visit::state s{store_, c.head.at, newest_, index_, nr_managers_, 0, nullptr, nullptr, {}, 0, {}, {}};
 		ddict_visit v(s);
 
 		core.set_checkpoint(c.head.at);

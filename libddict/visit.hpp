@@ -11,7 +11,8 @@ inline constexpr std::uint32_t visit_fan = 4; // parts that are asked for by one
 struct ddict_visit::state {
 	dd::store &from;
 	std::uint64_t at; // checkpoint
-	unsigned manager;
+	std::uint64_t newest; // checkpoint of this manager
+	unsigned manager, managers;
 	std::uint64_t slot = 0;
 	const dd::entry *entry = nullptr;
 	const dd::version *version = nullptr;

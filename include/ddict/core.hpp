@@ -154,6 +154,7 @@ private:
 	friend class dd::manager;
 	struct state;
 	explicit ddict_visit(state &s) noexcept : s_(s) {}
+	static void copy(ddict_visit &v, bytes arg); // see ddict_core::copy_to
 	state &s_;
 };
 // A function of the program that created the dictionary, or of a library that it had loaded then.
@@ -241,6 +242,14 @@ public:
 	// Calls fn(v, arg) beside each manager; what the first of them answers.
 	ddict_view visit(ddict_visitor fn, bytes arg) const;
 
+	// Puts all that is here, at all checkpoints, into another dictionary, and into a new one that is made as o says.
+	// How many keys.
+	std::uint64_t copy_to(const ddict_core &to) const;
+	ddict_core clone(const ddict_options &o) const;
+	// Of dictionaries that are to hold the same, each manager without keys is given those that the same manager of
+	// another one has. How many keys.
+	static std::uint64_t synchronise(std::span<const ddict_core> all);
+
 	// Every manager holds a copy of a value that was put everywhere; who gets it asks one manager, always the same
 	// for one process. Several such puts of one key at a time may leave different copies.
 	void put_everywhere(bytes key, std::size_t len, value_writer write, const ddict_put &how = {}) const;
@@ -263,7 +272,9 @@ public:
 	void set_checkpoint(std::uint64_t id) const noexcept { checkpoint_.store(id, std::memory_order_relaxed); }
 	std::uint64_t checkpoint() const noexcept; // goes on to the next; its number
 	std::uint64_t rollback() const noexcept;   // goes back to the last
+	std::uint64_t newest_checkpoint() const; // that any manager holds
 	std::uint64_t sync_to_newest_checkpoint() const;
+	std::uint64_t working_set() const; // how many are held at a time
 
 	// Many puts under way at a time. What was added is in the dictionary when finish() has returned.
 	class CH_API put_batch {

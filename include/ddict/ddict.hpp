@@ -196,6 +196,7 @@ public:
 	void set_checkpoint(std::uint64_t id) const noexcept { core_.set_checkpoint(id); }
 	std::uint64_t checkpoint() const noexcept { return core_.checkpoint(); }
 	std::uint64_t rollback() const noexcept { return core_.rollback(); }
+	std::uint64_t newest_checkpoint() const { return core_.newest_checkpoint(); }
 	std::uint64_t sync_to_newest_checkpoint() const { return core_.sync_to_newest_checkpoint(); }
 
 	std::optional<V> try_get(const K &key) const
@@ -281,6 +282,18 @@ public:
 				out[i].emplace(ddict_codec<V>::read(*b));
 		});
 		return out;
+	}
+
+	// See the same of ddict_core.
+	ddict clone(const options &o) const { return ddict(core_.clone(o)); }
+	std::uint64_t copy_to(const ddict &to) const { return core_.copy_to(to.core_); }
+	static std::uint64_t synchronise(std::initializer_list<ddict> all)
+	{
+		std::vector<ddict_core> cores;
+
+		for (const ddict &d : all)
+			cores.push_back(d.core_);
+		return ddict_core::synchronise(cores);
 	}
 
 	// Functions that run next to the data, in processes of their own: see "Functions next to the data" in libddict(7).

@@ -13,6 +13,7 @@ check_PROGRAMS += \
 	tests/ddict/c_test \
 	tests/ddict/checkpoint_test \
 	tests/ddict/clients_test \
+	tests/ddict/clone_test \
 	tests/ddict/death_test \
 	tests/ddict/full_test \
 	tests/ddict/handle_test \
@@ -34,6 +35,9 @@ tests_ddict_checkpoint_test_LDADD    = $(DDICT_TEST_LDADD)
 tests_ddict_clients_test_SOURCES   = tests/ddict/clients_test.cpp
 tests_ddict_clients_test_CPPFLAGS  = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_clients_test_LDADD     = $(DDICT_TEST_LDADD)
+tests_ddict_clone_test_SOURCES     = tests/ddict/clone_test.cpp
+tests_ddict_clone_test_CPPFLAGS    = $(DDICT_TEST_CPPFLAGS)
+tests_ddict_clone_test_LDADD       = $(DDICT_TEST_LDADD)
 tests_ddict_death_test_SOURCES     = tests/ddict/death_test.cpp tests/support/holdings.hpp libddict/directory.cpp
 tests_ddict_death_test_CPPFLAGS    = $(DDICT_TEST_CPPFLAGS) -iquote $(top_srcdir)/libddict
 tests_ddict_death_test_LDADD       = $(DDICT_TEST_LDADD)
