@@ -12,7 +12,6 @@ namespace ch::core {
 static constexpr u32 DEFAULT_CAPACITY = 1024;
 static constexpr u32 DEFAULT_INLINE = 48;
 static constexpr u32 MAX_INLINE = MAX_STRIDE - SLOT_HEAD;
-static constexpr u32 DEFAULT_WATCHERS = 8;
 
 // ---- the kind
 
@@ -56,7 +55,7 @@ static bool open(ch_object *o) noexcept
 static void wake(ch_segment *seg, u32 as, const block_place &b) noexcept
 {
 	ring_wake_all(reinterpret_cast<channel_header *>(b.addr));
-	watch_tell_all(seg, as, b);
+	watch_tell_all(seg, as, watch_table_of(b));
 }
 
 static void end(ch_segment *seg, u32 as, const block_place &b) noexcept
@@ -93,6 +92,11 @@ static void drain(ch_segment *seg, const block_place &b, u32 me) noexcept
 
 // ---- as a member of poll sets
 
+static watch_table poll_watchers(const ch_object *o) noexcept
+{
+	return watch_table_of(o->block);
+}
+
 static u32 poll_events(const ch_object *o, polled out[MAX_POLLED]) noexcept
 {
 	channel_header *h = static_cast<const ch_channel *>(o)->r.h;
@@ -119,12 +123,14 @@ static u32 poll_look(ch_object *o, u32 mask) noexcept
 	return is & mask;
 }
 
-static void poll_detach(ch_object *o) noexcept
-{
-	ch_channel_detach(static_cast<ch_channel *>(o));
-}
-
-static const poll_ops channel_poll = {.events = poll_events, .look = poll_look, .detach = poll_detach};
+const poll_ops channel_ops = {
+	.watchers = poll_watchers,
+	.events = poll_events,
+	.look = poll_look,
+	.join = object_join_set<ch_channel>,
+	.leave = object_leave_set<ch_channel>,
+	.is_handle = false,
+};
 
 const object_kind channel_kind = {
 	.id = CH_DESCR_CHANNEL,
@@ -137,7 +143,6 @@ const object_kind channel_kind = {
 	.sweep = sweep,
 	.leave = leave,
 	.drain = drain,
-	.poll = &channel_poll,
 };
 
 // ---- create
@@ -152,10 +157,8 @@ static int read_channel_attr(const ch_channel_attr *attr, ch_channel_attr &a) no
 		a.capacity = DEFAULT_CAPACITY;
 	if (a.inline_max == 0)
 		a.inline_max = DEFAULT_INLINE;
-	if (a.max_watchers == 0)
-		a.max_watchers = DEFAULT_WATCHERS;
-	if (a.max_watchers > MAX_WATCHES)
-		return fail(-EINVAL, "channel: max_watchers %u is over %u", a.max_watchers, MAX_WATCHES);
+	if (watch_attr(a.max_watchers, "channel") < 0)
+		return -EINVAL;
 	if (a.capacity > MAX_SLOTS || a.urgent_capacity > MAX_SLOTS)
 		return fail(-EINVAL, "channel: capacity %u or %u is over %u", a.capacity, a.urgent_capacity, MAX_SLOTS);
 	if ((a.flags & ~ALL_CHANNEL_FLAGS) || a.wait > CH_WAIT_SLEEP)
@@ -244,6 +247,11 @@ int ch_channel_close(struct ch_channel *ch)
 int ch_channel_get_descr(const struct ch_channel *ch, struct ch_descr *out_descr)
 {
 	return object_get_descr(ch, out_descr);
+}
+
+struct ch_pollable *ch_channel_get_pollable(struct ch_channel *ch)
+{
+	return pollable_of(ch);
 }
 
 struct ch_pool *ch_channel_get_pool(const struct ch_channel *ch)

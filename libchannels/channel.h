@@ -9,7 +9,13 @@
 #include "object.h"
 #include "spsc.h"
 
+namespace ch::core {
+extern const poll_ops channel_ops;
+}
+
 struct ch_channel : ch_object {
+	ch_channel() noexcept : ch_object(&ch::core::channel_ops) {}
+
 	ch::core::u32 quick_send = 0, quick_recv = 0; // longest message of the common case; 0: there is none
 	ch::core::u32 quick_spsc = 0;                 // the same with one sender and one receiver
 	ch::core::u64 self = 0;                       // this process's name

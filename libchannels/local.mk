@@ -58,6 +58,7 @@ libchannels_internal_la_SOURCES = \
 	libchannels/stream.cpp \
 	libchannels/stream.h \
 	libchannels/stream_chunk.cpp \
+	libchannels/stream_poll.cpp \
 	libchannels/stream_talk.cpp \
 	libchannels/sweep.cpp \
 	libchannels/sweep.h \

@@ -13,9 +13,15 @@
 
 namespace ch::core {
 struct object_kind;
+struct poll_ops;
 }
+struct ch_pollable;
+struct ch_pollset;
 
 struct ch_object {
+	explicit ch_object(const ch::core::poll_ops *p = nullptr) noexcept : poll(p) {}
+
+	const ch::core::poll_ops *const poll; // NULL: cannot be a member of a poll set
 	std::atomic<ch::core::u32> me = 0; // owner index; 0: ask object_me()
 	std::atomic<ch::core::u32> spin_ns = 0;
 	std::atomic<ch::core::i64> budget_ns = 0; // what adaptive spinning allows itself now
@@ -36,12 +42,22 @@ struct polled {
 };
 inline constexpr u32 MAX_POLLED = 3;
 
-// What poll sets need of a kind of object.
+struct watch_table;
+inline ch_pollable *pollable_of(ch_object *o) noexcept { return reinterpret_cast<ch_pollable *>(o); }
+inline ch_object *object_of(ch_pollable *p) noexcept { return reinterpret_cast<ch_object *>(p); }
+inline constexpr u32 POLL_FOR_ALL = 256; // what is so is meant for all threads that wait, one after the other
+
+// What poll sets need of an object, or of a part of one.
 struct poll_ops {
-	u32 (*events)(const ch_object *o, polled out[MAX_POLLED]) noexcept; // how many
-	// Which of these bits are true now, and CH_POLL_CLOSED and CH_POLL_DESTROYED in any case.
+	watch_table (*watchers)(const ch_object *o) noexcept; // who may watch it
+	// How many. Their masks are all that can be asked for.
+	u32 (*events)(const ch_object *o, polled out[MAX_POLLED]) noexcept;
+	// Which of these bits are true now, perhaps with POLL_FOR_ALL; and CH_POLL_CLOSED and CH_POLL_DESTROYED in any case.
 	u32 (*look)(ch_object *o, u32 mask) noexcept;
-	void (*detach)(ch_object *o) noexcept;
+	// What is to be the member: a handle of the set's own; with is_handle the handle itself, which leaves before it goes.
+	int (*join)(ch_object *o, ch_pollset *s, ch_object **out) noexcept;
+	void (*leave)(ch_object *o) noexcept;
+	bool is_handle;
 };
 
 /*
@@ -65,7 +81,6 @@ struct object_kind {
 	void (*leave)(ch_object *o, u32 me) noexcept;
 	// Frees what the object holds; by who has it as FINAL.
 	void (*drain)(ch_segment *seg, const block_place &b, u32 me) noexcept;
-	const poll_ops *poll; // NULL: cannot be a member of a poll set
 	bool ends_with_last = false; // its last user is its end
 };
 
@@ -164,6 +179,25 @@ template <class T> void object_detach(T *o) noexcept
 	object_leave(o);
 	delete o;
 	pool_unref(pool);
+}
+
+// For struct poll_ops.
+template <class T> int object_join_set(ch_object *o, ch_pollset *, ch_object **out) noexcept
+{
+	ch_descr d;
+	T *mine = nullptr;
+	int rc = object_get_descr(o, &d);
+
+	if (rc == 0)
+		rc = object_attach(&d, *o->kind, &mine);
+	if (rc == 0)
+		*out = mine;
+	return rc;
+}
+
+template <class T> void object_leave_set(ch_object *o) noexcept
+{
+	object_detach(static_cast<T *>(o));
 }
 
 template <class T> void object_destroy(T *o) noexcept

@@ -94,18 +94,27 @@ static bool is_it(const ch_pollset *s, u32 i, const ch_object *o) noexcept
 {
 	const ch_object *have = i < s->nr_used ? s->members[i].o : nullptr;
 
-	return have && have->pool == o->pool && have->block.index == o->block.index && have->tag == o->tag;
+	if (!have || have == o || have->poll != o->poll || o->poll->is_handle)
+		return have && have == o;
+	return have->pool == o->pool && have->block.index == o->block.index && have->tag == o->tag;
 }
 
-// The number of a member, or -ENOENT. Found by the table of watchers, unless shared memory is damaged.
+// The number of a member, or -ENOENT. Found by the table of watchers, unless shared memory is damaged: then one that is here
+// by its own handle, which is about to go, must be found all the same.
 static int find(const ch_pollset *s, const ch_object *o, int part) noexcept
 {
-	const watch_table t = watch_table_of(o->block);
-	const int e = part < 0 ? -ENOENT : watch_find(t, s->parts[part]->me.load(relaxed), s->parts[part]); // ours
+	const watch_table t = o->poll->watchers(o);
+	const ch_object *set = part < 0 ? nullptr : s->parts[part];
+	bool is_any = o->poll->is_handle;
+	int e = -1;
 
-	if (e >= 0 && is_it(s, watch_member(t.words[e].load(relaxed)), o)) // ours
-		return static_cast<int>(watch_member(t.words[e].load(relaxed)));
-	for (u32 i = 0; part >= 0 && e >= 0 && i < s->nr_used; i++)
+	while (set && (e = watch_find(t, static_cast<u32>(e + 1), set->me.load(relaxed), set)) >= 0) { // ours
+		const u32 i = watch_member(t.words[e].load(relaxed)); // ours
+		is_any = true;
+		if (is_it(s, i, o))
+			return static_cast<int>(i);
+	}
+	for (u32 i = 0; is_any && i < s->nr_used; i++)
 		if (is_it(s, i, o))
 			return static_cast<int>(i);
 	return -ENOENT;
@@ -115,7 +124,7 @@ static int enter(ch_pollset *s, ch_object *o, u32 events, u64 user_data) noexcep
 {
 	int part = part_of(s, o->pool);
 
-	if (find(s, o, part) >= 0)
+	if (!o->poll->is_handle && find(s, o, part) >= 0) // who has a handle of its own knows
 		return fail(-EEXIST, "poll set: the %s is a member already", o->kind->name);
 	part = part < 0 ? make_part(s, o->pool) : part;
 	if (part < 0)
@@ -123,7 +132,7 @@ static int enter(ch_pollset *s, ch_object *o, u32 events, u64 user_data) noexcep
 	const int i = take_number(s);
 	if (i < 0)
 		return fail(i, "poll set: it has its %u members", s->max);
-	const int entry = watch_claim(watch_table_of(o->block), s->parts[part]->me.load(relaxed), s->parts[part], // ours
+	const int entry = watch_claim(o->poll->watchers(o), s->parts[part]->me.load(relaxed), s->parts[part], // ours
 				      static_cast<u32>(i));
 	if (entry < 0) {
 		give_number(s, static_cast<u32>(i));
@@ -145,28 +154,26 @@ static void leave(ch_pollset *s, u32 i) noexcept
 {
 	poll_member &m = s->members[i];
 
-	watch_free(watch_table_of(m.o->block), m.entry, s->parts[m.part]->me.load(relaxed)); // ours
+	watch_free(m.o->poll->watchers(m.o), m.entry, s->parts[m.part]->me.load(relaxed)); // ours
 	CH_CRASH_POINT(pollset_removing);
 	give_number(s, i);
 }
 
-int pollset_add(ch_pollset *s, ch_object *o, u32 events, u64 user_data) noexcept
+// All that may be asked of it.
+static int check_events(const ch_object *o, u32 events) noexcept
 {
-	if (events & ~(POLL_EVENTS | FLAGS))
-		return fail(-EINVAL, "poll set: unknown events %#x", events);
-	if (!o->kind->poll)
-		return fail(-EINVAL, "poll set: a %s cannot be a member", o->kind->name);
-	set_lock lock(s);
-	const int rc = enter(s, o, events, user_data);
-	if (rc == 0 && s->nr_asleep > 0)
-		pollset_nudge(s, 1);
-	return rc;
+	polled p[MAX_POLLED];
+	u32 known = FLAGS;
+
+	for (u32 k = 0, n = o->poll->events(o, p); k < n; k++)
+		known |= p[k].mask;
+	return events & ~known ? fail(-EINVAL, "poll set: a %s has no events %#x", o->kind->name, events & ~known) : 0;
 }
 
-static int usable(const ch_pollset *s) noexcept
+static int usable(const ch_pollset *s, const ch_object *o) noexcept
 {
-	if (!s)
-		return fail(-EINVAL, "poll set: NULL");
+	if (!s || !o)
+		return fail(-EINVAL, "poll set: NULL, or nothing that could be a member");
 	return s->forks == registry_forks() ? 0 : fail(-EPERM, "poll set: it is the parent's; a forked child makes its own");
 }
 
@@ -226,7 +233,7 @@ void ch_pollset_destroy(struct ch_pollset *s)
 		if (o && is_ours)
 			leave(s, i);
 		if (o)
-			o->kind->poll->detach(o);
+			o->poll->leave(o);
 	}
 	for (u32 i = 0; i < s->nr_parts.load(relaxed); i++) // nobody else is here
 		is_ours ? object_destroy(s->parts[i]) : object_detach(s->parts[i]);
@@ -237,34 +244,41 @@ void ch_pollset_destroy(struct ch_pollset *s)
 	delete s;
 }
 
-int ch_pollset_add(struct ch_pollset *s, struct ch_channel *ch, uint32_t events, uint64_t user_data)
+int ch_pollset_add_any(struct ch_pollset *s, struct ch_pollable *pollable, uint32_t events, uint64_t user_data)
 {
-	ch_descr descr;
-	ch_channel *mine;
-	int rc = usable(s);
+	ch_object *o = object_of(pollable), *mine;
+	int rc = usable(s, o);
 
 	if (rc == 0)
-		rc = ch_channel_get_descr(ch, &descr);
+		rc = check_events(o, events);
 	if (rc == 0)
-		rc = ch_channel_attach(&descr, &mine);
+		rc = o->poll->join(o, s, &mine);
 	if (rc < 0)
 		return rc;
-	rc = pollset_add(s, mine, events, user_data);
+	{
+		set_lock lock(s);
+		rc = enter(s, mine, events, user_data);
+		if (rc == 0 && s->nr_asleep > 0)
+			pollset_nudge(s, 1);
+	}
 	if (rc < 0)
-		ch_channel_detach(mine);
+		mine->poll->leave(mine);
 	return rc;
 }
 
-int ch_pollset_modify(struct ch_pollset *s, struct ch_channel *ch, uint32_t events, uint64_t user_data)
+int ch_pollset_modify_any(struct ch_pollset *s, struct ch_pollable *pollable, uint32_t events, uint64_t user_data)
 {
-	const int rc = usable(s);
+	const ch_object *o = object_of(pollable);
+	int rc = usable(s, o);
 
-	if (rc < 0 || !ch || (events & ~(POLL_EVENTS | FLAGS)))
-		return rc < 0 ? rc : fail(-EINVAL, "poll set: no channel, or unknown events %#x", events);
+	if (rc == 0)
+		rc = check_events(o, events);
+	if (rc < 0)
+		return rc;
 	set_lock lock(s);
-	const int i = find(s, ch, part_of(s, ch->pool));
+	const int i = find(s, o, part_of(s, o->pool));
 	if (i < 0)
-		return fail(i, "poll set: the channel is no member");
+		return fail(i, "poll set: the %s is no member", o->kind->name);
 	s->members[i].events = events;
 	s->members[i].user_data = user_data;
 	s->members[i].has_fired = false;
@@ -274,23 +288,36 @@ int ch_pollset_modify(struct ch_pollset *s, struct ch_channel *ch, uint32_t even
 	return 0;
 }
 
-int ch_pollset_remove(struct ch_pollset *s, struct ch_channel *ch)
+int ch_pollset_remove_any(struct ch_pollset *s, struct ch_pollable *pollable)
 {
-	ch_object *o = nullptr;
-	int rc = usable(s);
+	ch_object *o = object_of(pollable);
+	const int rc = usable(s, o);
 
-	if (rc == 0 && !ch)
-		rc = fail(-EINVAL, "poll set: no channel");
 	if (rc < 0)
 		return rc;
 	{
 		set_lock lock(s);
-		const int i = find(s, ch, part_of(s, ch->pool));
+		const int i = find(s, o, part_of(s, o->pool));
 		if (i < 0)
-			return fail(i, "poll set: the channel is no member");
+			return fail(i, "poll set: the %s is no member", o->kind->name);
 		o = s->members[i].o;
 		leave(s, static_cast<u32>(i));
 	}
-	o->kind->poll->detach(o); // under the registry lock, which is never taken before a set's
+	o->poll->leave(o); // under the registry lock, which is never taken before a set's
 	return 0;
+}
+
+int ch_pollset_add(struct ch_pollset *s, struct ch_channel *ch, uint32_t events, uint64_t user_data)
+{
+	return ch_pollset_add_any(s, ch_channel_get_pollable(ch), events, user_data);
+}
+
+int ch_pollset_modify(struct ch_pollset *s, struct ch_channel *ch, uint32_t events, uint64_t user_data)
+{
+	return ch_pollset_modify_any(s, ch_channel_get_pollable(ch), events, user_data);
+}
+
+int ch_pollset_remove(struct ch_pollset *s, struct ch_channel *ch)
+{
+	return ch_pollset_remove_any(s, ch_channel_get_pollable(ch));
 }

@@ -75,8 +75,6 @@ void pollset_queue(ch_pollset *s, u32 member) noexcept;
 bool pollset_take(ch_pollset *s) noexcept;
 // Wakes one who sleeps, or everybody. With or without the lock.
 void pollset_nudge(ch_pollset *s, int count) noexcept;
-// More of the set's objects of other kinds than channels: takes o over if it succeeds. Takes the lock.
-int pollset_add(ch_pollset *s, ch_object *o, u32 events, u64 user_data) noexcept;
 
 // What a thread sleeps on: the events of all parts.
 struct sleeper {

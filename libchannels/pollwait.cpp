@@ -24,8 +24,8 @@ static void arm(ch_pollset *s, u32 i, u32 more, arming &a) noexcept
 	const u32 want = m.events & POLL_EVENTS;
 	polled p[MAX_POLLED];
 
-	watch_arm(watch_table_of(m.o->block), m.entry, s->parts[m.part]->me.load(relaxed), want | more); // ours
-	const u32 n = m.o->kind->poll->events(m.o, p);
+	watch_arm(m.o->poll->watchers(m.o), m.entry, s->parts[m.part]->me.load(relaxed), want | more); // ours
+	const u32 n = m.o->poll->events(m.o, p);
 	for (u32 k = 0; k < n; k++) {
 		if (!(want & p[k].mask) && (want || k > 0)) // who wants to hear of the end only has to be in one order with it
 			continue;
@@ -48,7 +48,7 @@ static void settle(arming &a) noexcept
 
 static u32 look(const poll_member &m) noexcept
 {
-	return m.o->kind->poll->look(m.o, m.events & POLL_EVENTS);
+	return m.o->poll->look(m.o, m.events & POLL_EVENTS);
 }
 
 static void report(ch_pollset *s, u32 i, u32 is, ch_poll_event *out) noexcept
@@ -56,7 +56,7 @@ static void report(ch_pollset *s, u32 i, u32 is, ch_poll_event *out) noexcept
 	poll_member &m = s->members[i];
 	arming a;
 
-	*out = {m.user_data, is, 0};
+	*out = {m.user_data, is & ~POLL_FOR_ALL, 0};
 	m.has_fired = m.events & CH_POLL_ONESHOT;
 	if (m.events & (CH_POLL_EDGE | CH_POLL_ONESHOT))
 		return;
@@ -65,8 +65,8 @@ static void report(ch_pollset *s, u32 i, u32 is, ch_poll_event *out) noexcept
 		return;
 	arm(s, i, WATCH_MORE, a);
 	settle(a);
-	if (is & CH_POLL_CLOSED)
-		pollset_nudge(s, 1); // which is for everybody, one after the other
+	if (is & (CH_POLL_CLOSED | POLL_FOR_ALL))
+		pollset_nudge(s, 1); // one after the other
 }
 
 // While nobody sleeps and no descriptor tells, the members that were busy last stay in the queue though they are not ready:

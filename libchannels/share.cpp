@@ -76,7 +76,6 @@ const object_kind share_kind = {
 	.sweep = nullptr,
 	.leave = nullptr,
 	.drain = free_shown,
-	.poll = nullptr,
 	.ends_with_last = true,
 };
 

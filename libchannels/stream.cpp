@@ -24,9 +24,19 @@ static u64 lane_bytes(u32 capacity) noexcept
 	return sizeof(stream_lane) + u64{capacity} * sizeof(stream_slot);
 }
 
+static u32 nr_watches(const ch_stream_attr &a) noexcept
+{
+	return a.max_watchers + LANE_WATCHES * a.nr_streams;
+}
+
 static u64 stream_bytes(u32 nr, u32 capacity, u32 max_peers) noexcept
 {
 	return sizeof(stream_header) + object_bits_bytes(max_peers) + 2 * words_bytes(nr) + nr * lane_bytes(capacity);
+}
+
+static u64 object_bytes(const ch_stream_attr &a, u32 max_peers) noexcept
+{
+	return stream_bytes(a.nr_streams, a.capacity, max_peers) + watch_bytes(nr_watches(a));
 }
 
 static void map(stream_view &v, u8 *at, u32 max_peers) noexcept
@@ -69,6 +79,7 @@ static void view_format(ch_object &o, stream_view &v, const ch_stream_attr &a, b
 	v.is_pair = is_pair;
 	o.spin_ns.store(a.spin_ns, relaxed); // not given out yet
 	map(v, o.block.addr, o.pool->seg->max_peers);
+	v.h->object.nr_watches = nr_watches(a);
 	v.h->nr_streams = v.nr;
 	v.h->capacity = v.capacity;
 	v.h->chunk_len = v.chunk_len;
@@ -134,7 +145,7 @@ static void drain_lane(run_map &m, const stream_view &v, u32 i, u32 who) noexcep
 // ---- leaving
 
 // Nobody but who, or the sweeper that acts for it, can reach the lane now. May be done twice.
-static void finish_drain(ch_segment *seg, const block_place &b, const stream_view &v, u32 i, u32 who, u64 w) noexcept
+static bool finish_drain(ch_segment *seg, const block_place &b, const stream_view &v, u32 i, u32 who, u64 w) noexcept
 {
 	CH_CRASH_POINT(stream_draining);
 	drain_lane(seg->pool.map, v, i, who);
@@ -147,16 +158,17 @@ static void finish_drain(ch_segment *seg, const block_place &b, const stream_vie
 		if (block_state_of(block) == B_OBJECT) // seq_cst: see sweep.h
 			b.word->compare_exchange_strong(block, block_word(block_tag(block), B_DYING, NOBODY), seq_cst,
 							relaxed);
-		return;
+		return false;
 	}
 	const u64 to = stream_word((stream_generation(w) + 1) % STREAM_GENERATIONS, 0, NOBODY, NOBODY);
 	v.words[i].compare_exchange_strong(w, to, acq_rel, relaxed); // [Z1] pairs with [Z2]
 	CH_CRASH_POINT(stream_freed);
 	event_notify(v.h->freed, 1);
 	event_notify(seg->pool.hdr->freed, EVERYBODY);
+	return true;
 }
 
-void stream_leave(ch_segment *seg, const block_place &b, const stream_view &v, u32 i, stream_end end, u32 who,
+bool stream_leave(ch_segment *seg, const block_place &b, const stream_view &v, u32 i, stream_end end, u32 who,
 		  u64 why) noexcept
 {
 	u64 w = v.words[i].load(acquire), to; // [Z2] pairs with [Z1]
@@ -167,7 +179,7 @@ void stream_leave(ch_segment *seg, const block_place &b, const stream_view &v, u
 		const u32 writer = end == WRITER_END ? NOBODY : stream_writer(w);
 		const u32 reader = end == READER_END ? NOBODY : stream_reader(w);
 		if (flags & STREAM_DRAINING || (end == WRITER_END ? stream_writer(w) : stream_reader(w)) != who)
-			return;
+			return false;
 		const bool waits =
 			(flags & (STREAM_ENDED | STREAM_TAKEN)) == STREAM_ENDED; // complete, for a reader to come
 		const bool is_last = writer == NOBODY && reader == NOBODY && !waits;
@@ -175,8 +187,7 @@ void stream_leave(ch_segment *seg, const block_place &b, const stream_view &v, u
 				 is_last ? who : writer);
 	} while (!v.words[i].compare_exchange_weak(w, to, acq_rel, acquire)); // [Z1] pairs with [Z2]
 	CH_CRASH_POINT(stream_left);
-	if (stream_flags(to) & STREAM_DRAINING)
-		finish_drain(seg, b, v, i, who, to);
+	return stream_flags(to) & STREAM_DRAINING && finish_drain(seg, b, v, i, who, to);
 }
 
 // ---- the kind
@@ -193,7 +204,7 @@ static bool open(ch_object *o) noexcept
 	return view_open(static_cast<stream_object *>(o)->v, o->block.addr, o->block.len, o->pool->seg->max_peers);
 }
 
-static void wake(ch_segment *seg, u32, const block_place &b) noexcept
+static void wake(ch_segment *seg, u32 as, const block_place &b) noexcept
 {
 	stream_view v;
 
@@ -206,6 +217,7 @@ static void wake(ch_segment *seg, u32, const block_place &b) noexcept
 			event_wake(v.lane(i).not_empty, EVERYBODY);
 			event_wake(v.lane(i).not_full, EVERYBODY);
 		}
+	watch_tell_all(seg, as, watch_table_of(b));
 }
 
 static void end(ch_segment *seg, u32 as, const block_place &b) noexcept
@@ -235,6 +247,7 @@ static void sweep(ch_segment *seg, const block_place &b, u32 dead) noexcept
 {
 	stream_view v;
 
+	watch_sweep(watch_table_of(b), dead); // first: the next conversation's ends want the entries
 	if (view_open(v, b.addr, b.len, seg->max_peers))
 		for (u32 i = 0; i < v.nr; i++)
 			sweep_stream(seg, b, v, i, dead);
@@ -268,7 +281,6 @@ const object_kind stream_kind = {
 	.sweep = sweep,
 	.leave = leave,
 	.drain = drain,
-	.poll = nullptr,
 };
 
 // ---- create, attach
@@ -286,8 +298,8 @@ static int read_stream_attr(const ch_stream_attr *attr, bool is_pair, ch_stream_
 
 	if (rc < 0)
 		return rc;
-	if (is_pair && (a.nr_streams || a.flags))
-		return fail(-EINVAL, "stream: nr_streams and flags are a port's");
+	if (is_pair && (a.nr_streams || a.flags || a.max_watchers))
+		return fail(-EINVAL, "stream: nr_streams, flags and max_watchers are a port's");
 	a.nr_streams = is_pair ? 1 : a.nr_streams ? a.nr_streams : 16;
 	a.capacity = a.capacity ? a.capacity : 16;
 	a.chunk_len = a.chunk_len ? a.chunk_len : 64 << 10;
@@ -299,6 +311,8 @@ static int read_stream_attr(const ch_stream_attr *attr, bool is_pair, ch_stream_
 		return fail(-EINVAL, "stream: chunk_len %u is not in %u...%u", a.chunk_len, MIN_CHUNK, MAX_CHUNK);
 	if (a.flags & ~CH_STREAM_BUFFERED)
 		return fail(-EINVAL, "stream: unknown flags %#x", a.flags);
+	if (!is_pair && watch_attr(a.max_watchers, "stream") < 0)
+		return -EINVAL;
 	a.capacity = a.capacity <= 2 ? 2 : 1u << (32 - __builtin_clz(a.capacity - 1));
 	return 0;
 }
@@ -318,7 +332,7 @@ int ch_stream_port_create(struct ch_pool *pool, const struct ch_stream_attr *att
 		return rc;
 	return object_create(
 		pool, stream_kind, false, out_port,
-		[&a](u32 max_peers) { return stream_bytes(a.nr_streams, a.capacity, max_peers); },
+		[&a](u32 max_peers) { return object_bytes(a, max_peers); },
 		[&a](ch_stream_port &p) { view_format(p, p.v, a, false); });
 }
 
@@ -382,7 +396,7 @@ int ch_stream_create(struct ch_pool *pool, const struct ch_stream_attr *attr, ui
 		return rc;
 	return object_create(
 		pool, stream_kind, false, out_stream,
-		[&a](u32 max_peers) { return stream_bytes(1, a.capacity, max_peers); },
+		[&a](u32 max_peers) { return object_bytes(a, max_peers); },
 		[&a, end](ch_stream &s) {
 			const u32 me = s.me.load(relaxed); // ours
 			view_format(s, s.v, a, true);

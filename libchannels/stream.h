@@ -13,8 +13,8 @@
 // empties the lane. A conversation that no reader has taken is kept if its writer had ended it in good order, and is
 // as if it had never begun if it had not.
 #pragma once
-#include "object.h"
 #include "wait.h"
+#include "watch.h"
 #include <cerrno>
 #include <channels/stream.h>
 
@@ -38,22 +38,29 @@ struct stream_view {
 
 // Every handle on a port's object: the port's own, and one for each end of a conversation that this process has.
 struct stream_object : ch_object {
+	using ch_object::ch_object;
 	stream_view v;
 };
+
+extern const poll_ops port_ops, stream_ops;
 
 } // namespace ch::core
 
 struct ch_stream_port : ch::core::stream_object {
+	ch_stream_port() noexcept : stream_object(&ch::core::port_ops) {}
+
 	std::atomic<ch::core::u32> free_at = 0; // where a free stream was seen last
 };
 
 struct ch_stream : ch::core::stream_object {
+	ch_stream() noexcept : stream_object(&ch::core::stream_ops) {}
+
 	ch::core::u32 index = 0, my = 0; // my: owner index at the beginning; me is 0 again in a forked child
 	ch::core::u64 generation = 0;    // of the stream's word
 	bool is_reader = false;
 	bool is_over = false;                   // the writer has ended it
 	bool is_collected = false;              // a buffered conversation: it has no stream until it is complete
-	bool is_held = false;                   // the reader has a chunk here
+	std::atomic<bool> is_held = false;      // the reader has a chunk here; poll sets look
 	std::atomic<bool> is_cancelled = false; // of a collected one
 	ch::core::u64 next = 0;                 // number of the next chunk
 	ch::core::u64 taken = 0;                // writer: how many the reader had taken when we looked last
@@ -64,6 +71,7 @@ struct ch_stream : ch::core::stream_object {
 	const ch::core::u8 *shown = nullptr;
 	ch::core::u64 usual = 0;                // length of the last chunk that was gathered
 	unsigned char small[sizeof(ch_message::small_)];
+	ch_pollset *set = nullptr; // whose member this end is
 };
 
 namespace ch::core {
@@ -76,7 +84,8 @@ int stream_use(stream_object *o) noexcept;
 // Takes a party out of a stream's word and says why; the last one empties the lane. For a living party, and for a dead
 // one by its sweeper; may be called twice. Whoever calls it wakes the other party.
 enum stream_end : u32 { WRITER_END, READER_END };
-void stream_leave(ch_segment *seg, const block_place &b, const stream_view &v, u32 i, stream_end end, u32 who,
+// True if the stream is free by that.
+bool stream_leave(ch_segment *seg, const block_place &b, const stream_view &v, u32 i, stream_end end, u32 who,
 		  u64 why) noexcept;
 
 // A free stream becomes s's (which waits for it on the event `freed`), and is shown to readers. has_ended: it is
@@ -89,6 +98,13 @@ int stream_stop(const ch_stream *s) noexcept;
 int stream_reader_gone(const ch_stream *s) noexcept;
 // Passes rc on, and says what it means where somebody must be told.
 int stream_tell(const ch_stream *s, int rc) noexcept;
+
+// ---- poll sets (stream_poll.cpp); after a notification, as watch_tell
+
+inline constexpr u32 LANE_WATCHES = 2;
+void stream_passed(ch_stream *s, u32 mask, u32 more) noexcept; // a chunk
+void stream_tell_port(stream_object *o, u32 mask, u32 more) noexcept;
+void stream_tell_end(ch_stream *s) noexcept; // notifies too: this end has ended, cancelled or left the conversation
 
 int stream_send_gathered(ch_stream *s, i64 timeout_ns) noexcept;
 void stream_drop(ch_stream *s) noexcept; // what it gathers, or has read in part

@@ -8,6 +8,7 @@
 #include "crash.h"
 #include "ring.h"
 #include <channels/block.h>
+#include <channels/pollset.h>
 
 namespace ch::core {
 
@@ -72,6 +73,7 @@ static int try_put(ch_stream *s, const parcel &p) noexcept
 	slot.seq.store(++s->next, release);
 	CH_CRASH_POINT(stream_committed);
 	event_notify(lane.not_empty, 1);
+	stream_passed(s, stream_has_room(s) ? CH_POLL_IN : CH_POLL_IN | CH_POLL_FULL, CH_POLL_OUT);
 	return 0;
 }
 
@@ -130,11 +132,18 @@ static int take_slot(ch_stream *s, stream_lane &lane, const stream_slot &slot) n
 		stream_drop(s);
 		return rc;
 	}
-	s->is_held = true;
+	s->is_held.store(true, relaxed); // published by head
 	lane.head.store(++s->next, release); // [N3] pairs with [N4]: we are done with the slot
 	CH_CRASH_POINT(stream_delivered);
 	event_notify(lane.not_full, 1);
+	stream_passed(s, stream_has_chunk(s) ? CH_POLL_OUT : CH_POLL_OUT | CH_POLL_EMPTY, 0);
 	return 0;
+}
+
+// What a read or a take has left.
+static void left(ch_stream *s) noexcept
+{
+	stream_passed(s, s->is_held.load(relaxed) || stream_has_chunk(s) ? 0 : CH_POLL_EMPTY, CH_POLL_IN);
 }
 
 // 0, STREAM_END, -EAGAIN, or why there will be no more.
@@ -185,7 +194,7 @@ void stream_drop(ch_stream *s) noexcept
 	s->in = {};
 	s->view = nullptr;
 	s->len = s->at = 0;
-	s->is_held = false;
+	s->is_held.store(false, relaxed); // ours
 }
 
 static u8 *bytes_of(ch_stream *s) noexcept
@@ -259,9 +268,9 @@ static i64 gather(ch_stream *s, const u8 *from, u64 len, u64 arg, const time_lef
 		return rc;
 	const u64 room = room_of(s) - s->len, n = len < room ? len : room;
 	std::memcpy(bytes_of(s) + s->len, from, n);
-	if (!s->is_held || !s->is_collected) // a collected conversation has the arg of its beginning
+	if (!s->is_held.load(relaxed) || !s->is_collected) // a collected conversation has the arg of its beginning
 		s->arg = arg;
-	s->is_held = s->is_collected;
+	s->is_held.store(s->is_collected, relaxed); // ours
 	s->len += n;
 	if (!s->is_collected && s->len == s->v.chunk_len)
 		(void)stream_send_gathered(s, CH_TRY); // the next call insists
@@ -321,7 +330,7 @@ static int send_owned(ch_stream *s, const block_place &b, u64 len, u64 arg, cons
 		return rc;
 	if (!s->is_collected)
 		return t.timed(put(s, {&b, nullptr, len, arg}, t.rest()));
-	if (s->is_held) {
+	if (s->is_held.load(relaxed)) {
 		const ssize_t n = write_bytes(s, b.addr, len, arg, t); // one block holds all: all or nothing
 		rc = n < 0 ? static_cast<int>(n) : 0;
 		if (rc == 0)
@@ -331,7 +340,7 @@ static int send_owned(ch_stream *s, const block_place &b, u64 len, u64 arg, cons
 	s->in = b;
 	s->len = len;
 	s->arg = arg;
-	s->is_held = true;
+	s->is_held.store(true, relaxed); // ours
 	return 0;
 }
 
@@ -508,7 +517,7 @@ ssize_t ch_stream_read(struct ch_stream *stream, void *buf, size_t cap, int64_t 
 	if (rc < 0)
 		return rc;
 	while (done < cap && rc == 0) {
-		if (!s->is_held)
+		if (!s->is_held.load(relaxed))
 			rc = get(s, done > 0 ? CH_TRY : t.rest());
 		if (rc != 0 || (out_arg && done > 0 && s->len > 0 && s->arg != arg))
 			break;
@@ -522,6 +531,8 @@ ssize_t ch_stream_read(struct ch_stream *stream, void *buf, size_t cap, int64_t 
 	}
 	if (done > 0 && out_arg)
 		*out_arg = arg;
+	if (done > 0)
+		left(s);
 	return done > 0 || rc == STREAM_END ? static_cast<ssize_t>(done) : stream_tell(s, t.timed(rc));
 }
 
@@ -532,7 +543,7 @@ int ch_stream_take(struct ch_stream *stream, int64_t timeout_ns, struct ch_messa
 
 	if (rc < 0)
 		return rc;
-	if (!s->is_held)
+	if (!s->is_held.load(relaxed))
 		rc = get(s, timeout_ns);
 	if (rc != 0)
 		return rc == STREAM_END ? 0 : stream_tell(s, rc);
@@ -547,7 +558,8 @@ int ch_stream_take(struct ch_stream *stream, int64_t timeout_ns, struct ch_messa
 		*out_arg = s->arg;
 	s->in = {}; // it is the caller's
 	s->view = nullptr;
-	s->is_held = false;
+	s->is_held.store(false, relaxed);
+	left(s);
 	return 1;
 }
 

@@ -3,6 +3,7 @@
 #include "config.h"
 #include "stream.h"
 #include "crash.h"
+#include <channels/pollset.h>
 
 namespace ch::core {
 
@@ -114,6 +115,7 @@ void stream_announce(ch_stream *s, bool has_ended) noexcept
 	s->v.words[s->index].store(stream_word(s->generation, flags, NOBODY, has_ended ? NOBODY : s->my), release);
 	CH_CRASH_POINT(stream_announced);
 	event_notify(s->v.h->announced, 1);
+	stream_tell_port(s, CH_POLL_IN, 0);
 }
 
 // One more handle on the object, for an end of a conversation.
@@ -205,16 +207,19 @@ static bool say(ch_stream *s, u64 flag) noexcept
 	return true;
 }
 
+// Its part in the conversation, and in the poll set that it is a member of.
 static void leave_talk(ch_stream *s) noexcept
 {
-	const stream_lane &lane = s->v.lane(s->index);
-
+	if (s->set)
+		(void)ch_pollset_remove_any(s->set, ch_stream_get_pollable(s));
 	stream_drop(s);
 	if (s->is_collected)
 		return;
-	stream_leave(s->pool->seg, s->block, s->v, s->index, s->is_reader ? READER_END : WRITER_END, s->my,
-		     s->is_reader ? STREAM_STOPPED : STREAM_CANCELLED);
-	event_notify(const_cast<event &>(s->is_reader ? lane.not_full : lane.not_empty), EVERYBODY);
+	const bool is_free = stream_leave(s->pool->seg, s->block, s->v, s->index, s->is_reader ? READER_END : WRITER_END,
+					  s->my, s->is_reader ? STREAM_STOPPED : STREAM_CANCELLED);
+	stream_tell_end(s);
+	if (is_free)
+		stream_tell_port(s, CH_POLL_OUT, 0);
 }
 
 // An ended conversation of the collected kind: it takes a stream for the one chunk that it is.
@@ -230,11 +235,11 @@ static int end_collected(ch_stream *s, i64 timeout_ns) noexcept
 		return rc;
 	s->is_collected = false;
 	s->next = s->taken = 0;
-	rc = s->is_held ? stream_send_gathered(s, CH_TRY) : 0; // the lane is empty and ours
+	rc = s->is_held.load(relaxed) ? stream_send_gathered(s, CH_TRY) : 0; // the lane is empty and ours
 	if (rc == 0)
 		stream_announce(s, true);
-	else
-		stream_leave(s->pool->seg, s->block, s->v, s->index, WRITER_END, s->my, STREAM_CANCELLED);
+	else if (stream_leave(s->pool->seg, s->block, s->v, s->index, WRITER_END, s->my, STREAM_CANCELLED))
+		stream_tell_port(s, CH_POLL_OUT, 0);
 	s->is_collected = true; // and without a stream again
 	return rc;
 }
@@ -263,6 +268,7 @@ int ch_stream_open(struct ch_stream_port *port, uint32_t flags, int64_t timeout_
 	if (!s->is_collected)
 		stream_announce(s, false);
 	*out_stream = s;
+	stream_tell_port(port, 0, CH_POLL_OUT);
 	return 0;
 }
 
@@ -285,6 +291,7 @@ int ch_stream_accept(struct ch_stream_port *port, int64_t timeout_ns, struct ch_
 		return rc == -ESTALE ? object_stale(port) : rc;
 	}
 	*out_stream = s;
+	stream_tell_port(port, 0, CH_POLL_IN);
 	return 0;
 }
 
@@ -300,7 +307,7 @@ int ch_stream_end(struct ch_stream *stream, int64_t timeout_ns)
 	if (rc == 0 && !stream->is_collected) {
 		rc = say(stream, STREAM_ENDED) ? 0 : -EPROTO;
 		CH_CRASH_POINT(stream_ended);
-		event_notify(stream->v.lane(stream->index).not_empty, EVERYBODY);
+		stream_tell_end(stream);
 	}
 	stream->is_over = rc == 0;
 	return stream_tell(stream, rc);
@@ -317,10 +324,8 @@ int ch_stream_cancel(struct ch_stream *stream)
 		event_wake(stream->v.h->freed, EVERYBODY);
 		return 0;
 	}
-	if (say(stream, stream->is_reader ? STREAM_STOPPED : STREAM_CANCELLED)) {
-		event_notify(stream->v.lane(stream->index).not_empty, EVERYBODY);
-		event_notify(stream->v.lane(stream->index).not_full, EVERYBODY);
-	}
+	if (say(stream, stream->is_reader ? STREAM_STOPPED : STREAM_CANCELLED))
+		stream_tell_end(stream);
 	return 0;
 }
 
@@ -341,7 +346,7 @@ int ch_stream_poll(struct ch_stream *stream, int64_t timeout_ns)
 		return fail(-EINVAL, "stream: NULL");
 	if (s->me.load(relaxed) != s->my) // ours; 0 in a forked child
 		return stream_tell(s, -EPERM);
-	if (s->is_collected || s->is_held)
+	if (s->is_collected || s->is_held.load(relaxed))
 		return 0;
 	stream_lane &lane = s->v.lane(s->index);
 	auto is_ready = [s] {

@@ -39,10 +39,11 @@ bool sync_open(ch_object *o) noexcept
 	return is_good;
 }
 
-void sync_wake(ch_segment *, u32, const block_place &b) noexcept
+void sync_wake(ch_segment *seg, u32 as, const block_place &b) noexcept
 {
 	for (event &e : reinterpret_cast<sync_header *>(b.addr)->events)
 		event_wake(e, EVERYBODY);
+	watch_tell_all(seg, as, watch_table_of(b));
 }
 
 void sync_end(ch_segment *seg, u32 as, const block_place &b) noexcept

@@ -7,9 +7,10 @@
 // count can be left wrong. A notifier that died before its wake-up is made up for by its sweeper, who wakes everybody.
 #pragma once
 #include "crash.h"
-#include "object.h"
 #include "wait.h"
+#include "watch.h"
 #include <cerrno>
+#include <channels/pollset.h>
 #include <channels/sync.h>
 
 namespace ch::core {
@@ -21,15 +22,22 @@ struct sync_view {
 	u32 nr = 0, flags = 0, limit = 0, spin_ns = 0;
 };
 
+extern const poll_ops semaphore_ops, event_ops;
+
 } // namespace ch::core
 
 struct ch_sync : ch_object {
+	using ch_object::ch_object;
 	ch::core::sync_view v;
 };
 struct ch_mutex : ch_sync {};
 struct ch_rwlock : ch_sync {};
-struct ch_semaphore : ch_sync {};
-struct ch_event : ch_sync {};
+struct ch_semaphore : ch_sync {
+	ch_semaphore() noexcept : ch_sync(&ch::core::semaphore_ops) {}
+};
+struct ch_event : ch_sync {
+	ch_event() noexcept : ch_sync(&ch::core::event_ops) {}
+};
 struct ch_condition : ch_sync {};
 struct ch_barrier : ch_sync {};
 
@@ -72,6 +80,7 @@ extern const object_kind mutex_kind, rwlock_kind, semaphore_kind, event_kind, co
 struct sync_shape {
 	u32 flags, limit, spin_ns;
 	u64 word, extra; // extra[0]
+	u32 max_watchers = 0;
 };
 
 // nr(max_peers) words of table.
@@ -82,10 +91,11 @@ int sync_create(ch_pool *pool, const object_kind &k, const sync_shape &s, Nr nr,
 		return fail(-EINVAL, "%s: the place for the handle is NULL", k.name);
 	return object_create(
 		pool, k, s.flags & CH_SYNC_ENDS_WITH_CREATOR, out,
-		[=](u32 max_peers) { return sync_bytes(nr(max_peers), max_peers); },
+		[=](u32 max_peers) { return sync_bytes(nr(max_peers), max_peers) + watch_bytes(s.max_watchers); },
 		[=](T &o) {
 			sync_header *h = reinterpret_cast<sync_header *>(o.block.addr);
 
+			h->object.nr_watches = s.max_watchers;
 			h->flags = s.flags;
 			h->nr = nr(o.pool->seg->max_peers);
 			h->limit = s.limit;
@@ -124,6 +134,18 @@ inline bool sync_is_destroyed(const ch_sync *o) noexcept
 }
 
 int sync_refuse(const ch_sync *o, int rc) noexcept; // says why; rc
+
+// The same, or -ESTALE.
+inline int sync_usable(ch_sync *o, const object_kind &k) noexcept
+{
+	const int me = sync_me(o, k);
+
+	return me < 0 ? me : sync_is_destroyed(o) ? sync_refuse(o, -ESTALE) : me;
+}
+
+// ---- as members of poll sets
+
+inline watch_table sync_watchers(const ch_object *o) noexcept { return watch_table_of(o->block); }
 
 // ---- a holder in the way (mutex, rwlock)
 

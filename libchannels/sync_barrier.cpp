@@ -175,13 +175,6 @@ static int meet(ch_barrier *b, u32 me, int (*action)(void *), void *arg, i64 tim
 	return rc == 0 ? static_cast<int>(k) : rc;
 }
 
-static int usable(ch_barrier *b) noexcept
-{
-	const int me = sync_me(b, barrier_kind);
-
-	return me < 0 ? me : sync_is_destroyed(b) ? sync_refuse(b, -ESTALE) : me;
-}
-
 } // namespace ch::core
 
 using namespace ch::core;
@@ -218,7 +211,7 @@ int ch_barrier_wait(struct ch_barrier *barrier, int (*action)(void *arg), void *
 
 int ch_barrier_abort(struct ch_barrier *barrier)
 {
-	const int me = usable(barrier);
+	const int me = sync_usable(barrier, barrier_kind);
 
 	if (me < 0)
 		return me;
@@ -228,7 +221,7 @@ int ch_barrier_abort(struct ch_barrier *barrier)
 
 int ch_barrier_reset(struct ch_barrier *barrier)
 {
-	const int me = usable(barrier);
+	const int me = sync_usable(barrier, barrier_kind);
 
 	if (me < 0)
 		return me;
@@ -248,14 +241,14 @@ int ch_barrier_reset(struct ch_barrier *barrier)
 
 int ch_barrier_is_broken(struct ch_barrier *barrier)
 {
-	const int me = usable(barrier);
+	const int me = sync_usable(barrier, barrier_kind);
 
 	return me < 0 ? me : code_of(barrier->v.h->word.load(acquire)) < 0; // [U2] pairs with [U1]
 }
 
 int ch_barrier_count(struct ch_barrier *barrier)
 {
-	const int me = usable(barrier);
+	const int me = sync_usable(barrier, barrier_kind);
 
 	if (me < 0)
 		return me;

@@ -28,6 +28,7 @@ static void sweep(ch_segment *seg, const block_place &b, u32 dead) noexcept
 {
 	sync_view v;
 
+	watch_sweep(watch_table_of(b), dead);
 	if (!sync_map(v, b.addr, b.len, seg->max_peers) || !has_undo(v) || dead >= v.nr)
 		return;
 	v.table[dead].store(0, relaxed); // its owner is gone; published by the word or the request
@@ -48,8 +49,9 @@ const object_kind semaphore_kind = sync_kind(CH_DESCR_SEMAPHORE, "semaphore", sw
 	return after < 0 ? -EAGAIN : delta > 0 && after > static_cast<i64>(v.limit) ? -EOVERFLOW : 0;
 }
 
-[[gnu::always_inline]] static inline void tell(const sync_view &v, u64 value, i64 delta) noexcept
+[[gnu::always_inline]] static inline void tell(ch_semaphore *s, u64 value, i64 delta) noexcept
 {
+	const sync_view &v = s->v;
 	event &e = v.h->events[0];
 
 	std::atomic_signal_fence(seq_cst); // the compiler keeps the order: see event_notify
@@ -59,10 +61,13 @@ const object_kind semaphore_kind = sync_kind(CH_DESCR_SEMAPHORE, "semaphore", sw
 	}
 	if (value == 0)
 		event_notify(v.h->events[1], EVERYBODY);
+	if (is_polled(e) || is_polled(v.h->events[1])) [[unlikely]]
+		watch_tell(s, (delta > 0 ? CH_POLL_IN : 0) | (value == 0 ? CH_POLL_EMPTY : 0), CH_POLL_IN);
 }
 
-[[gnu::always_inline]] static inline int change_plain(const sync_view &v, i64 delta) noexcept
+[[gnu::always_inline]] static inline int change_plain(ch_semaphore *s, i64 delta) noexcept
 {
+	const sync_view &v = s->v;
 	u64 w = v.h->word.load(relaxed); // the CAS looks again
 
 	for (int i = 0; i < TRIES; i++) {
@@ -74,7 +79,7 @@ const object_kind semaphore_kind = sync_kind(CH_DESCR_SEMAPHORE, "semaphore", sw
 		// [Q3] pairs with [Q4]: an acquire sees what was done before the releases.
 		if (v.h->word.compare_exchange_weak(w, to, acq_rel, relaxed)) {
 			CH_CRASH_POINT(semaphore_changed);
-			tell(v, to >> VALUE_SHIFT, delta);
+			tell(s, to >> VALUE_SHIFT, delta);
 			return 0;
 		}
 	}
@@ -151,7 +156,7 @@ static u64 count_anew(const sync_view &v, u64 value) noexcept
 	}
 	CH_CRASH_POINT(semaphore_noted);
 	leave_with(v, value + static_cast<u64>(delta));
-	tell(v, value + static_cast<u64>(delta), delta);
+	tell(s, value + static_cast<u64>(delta), delta);
 	return 0;
 }
 
@@ -161,7 +166,7 @@ static u64 count_anew(const sync_view &v, u64 value) noexcept
 {
 	if (sync_is_destroyed(s))
 		return -ESTALE;
-	return has_undo(s->v) ? change_undo(s, mine, delta) : change_plain(s->v, delta);
+	return has_undo(s->v) ? change_undo(s, mine, delta) : change_plain(s, delta);
 }
 
 // The value as it will be counted; without looking at what changes meanwhile.
@@ -176,6 +181,37 @@ static u64 value_of(const sync_view &v) noexcept
 		held += v.table[i].load(relaxed) & UINT32_MAX;
 	return all < held ? 0 : all - held;
 }
+
+// ---- as a member of poll sets
+
+static u32 poll_events(const ch_object *o, polled out[MAX_POLLED]) noexcept
+{
+	sync_header *h = static_cast<const ch_semaphore *>(o)->v.h;
+
+	out[0] = {&h->events[0], CH_POLL_IN};
+	out[1] = {&h->events[1], CH_POLL_EMPTY};
+	return 2;
+}
+
+static u32 poll_look(ch_object *o, u32 mask) noexcept
+{
+	const ch_semaphore *s = static_cast<const ch_semaphore *>(o);
+
+	if (sync_is_destroyed(s))
+		return CH_POLL_CLOSED | CH_POLL_DESTROYED;
+	return mask & (value_of(s->v) > 0 ? CH_POLL_IN : CH_POLL_EMPTY);
+}
+
+const poll_ops semaphore_ops = {
+	.watchers = sync_watchers,
+	.events = poll_events,
+	.look = poll_look,
+	.join = object_join_set<ch_semaphore>,
+	.leave = object_leave_set<ch_semaphore>,
+	.is_handle = false,
+};
+
+// ----
 
 [[gnu::always_inline]] static inline int my_word(ch_semaphore *s, u64 &mine) noexcept
 {
@@ -207,8 +243,9 @@ using namespace ch::core;
 int ch_semaphore_create(struct ch_pool *pool, const struct ch_semaphore_attr *attr, struct ch_semaphore **out_semaphore)
 {
 	ch_semaphore_attr a;
-	const int rc = sync_attr(attr, a, CH_SEMAPHORE_UNDO, "semaphore");
+	int rc = sync_attr(attr, a, CH_SEMAPHORE_UNDO, "semaphore");
 
+	rc = rc < 0 ? rc : watch_attr(a.max_watchers, "semaphore");
 	if (rc < 0)
 		return rc;
 	a.limit = a.limit ? a.limit : CH_SEMAPHORE_MAX;
@@ -216,7 +253,7 @@ int ch_semaphore_create(struct ch_pool *pool, const struct ch_semaphore_attr *at
 		return fail(-EINVAL, "semaphore: value %u and limit %u: at most %u", a.value, a.limit, CH_SEMAPHORE_MAX);
 	const bool is_undo = a.flags & CH_SEMAPHORE_UNDO;
 	return sync_create(
-		pool, semaphore_kind, {a.flags, a.limit, a.spin_ns, u64{a.value} << VALUE_SHIFT, a.value},
+		pool, semaphore_kind, {a.flags, a.limit, a.spin_ns, u64{a.value} << VALUE_SHIFT, a.value, a.max_watchers},
 		[=](u32 max_peers) { return is_undo ? max_peers + 1 : 0; }, out_semaphore);
 }
 
@@ -270,6 +307,11 @@ int ch_semaphore_wait_zero(struct ch_semaphore *semaphore, int64_t timeout_ns)
 			semaphore, semaphore->v.h->events[1], timeout_ns, attempt, [=] { return attempt() != -EAGAIN; },
 			[] { return NOBODY; });
 	return sync_refuse(semaphore, rc);
+}
+
+struct ch_pollable *ch_semaphore_get_pollable(struct ch_semaphore *semaphore)
+{
+	return pollable_of(semaphore);
 }
 
 int ch_semaphore_get_value(struct ch_semaphore *semaphore)

@@ -11,6 +11,13 @@ namespace ch::core {
 
 static constexpr u64 ARMS = u64{WATCH_ARMS} << OWNER_BITS;
 static constexpr u32 GEN_SHIFT = 42;
+static constexpr u32 MAX_TABLE = 3 * MAX_WATCHES; // a port's own, and two for each stream (stream.h)
+
+int watch_attr(u32 &n, const char *what) noexcept
+{
+	n = n ? n : DEFAULT_WATCHES;
+	return n > MAX_WATCHES ? fail(-EINVAL, "%s: max_watchers %u is over %u", what, n, MAX_WATCHES) : 0;
+}
 
 watch_table watch_table_of(const block_place &b) noexcept
 {
@@ -18,7 +25,7 @@ watch_table watch_table_of(const block_place &b) noexcept
 	const u32 nr = *const_cast<const volatile u32 *>(&reinterpret_cast<object_header *>(b.addr)->nr_watches);
 	watch_table t;
 
-	if (nr > MAX_WATCHES || watch_bytes(nr) + sizeof(object_header) > b.len)
+	if (nr > MAX_TABLE || watch_bytes(nr) + sizeof(object_header) > b.len)
 		return t;
 	t.words = reinterpret_cast<shared<u64> *>(b.addr + b.len - watch_bytes(nr));
 	t.refs = reinterpret_cast<watch_ref *>(t.words + nr);
@@ -45,9 +52,9 @@ int watch_claim(const watch_table &t, u32 me, const ch_object *set, u32 member) 
 	return -ENOSPC;
 }
 
-int watch_find(const watch_table &t, u32 me, const ch_object *set) noexcept
+int watch_find(const watch_table &t, u32 from, u32 me, const ch_object *set) noexcept
 {
-	for (u32 i = 0; i < t.nr; i++)
+	for (u32 i = from; i < t.nr; i++)
 		if (watch_owner(t.words[i].load(relaxed)) == me && // ours: nobody else changes that, nor what it refers to
 		    t.refs[i].index.load(relaxed) == set->block.index && t.refs[i].tag.load(relaxed) == set->tag)
 			return static_cast<int>(i);
@@ -115,20 +122,20 @@ static void mark(ch_segment *seg, u32 as, u64 index, u64 tag, u32 member) noexce
 // ---- telling
 
 // Whether it is armed for what is true now.
-static bool is_meant(ch_object *o, u64 w, u32 mask, u32 more) noexcept
+static bool is_meant(ch_object *o, const poll_ops &ops, u64 w, u32 mask, u32 more) noexcept
 {
 	const u32 arms = watch_arms(w);
 
 	if (watch_owner(w) == NOBODY)
 		return false;
-	return (arms & mask) || ((arms & WATCH_MORE) && (arms & more) && (o->kind->poll->look(o, arms & more) & more));
+	return (arms & mask) || ((arms & WATCH_MORE) && (arms & more) && (ops.look(o, arms & more) & more));
 }
 
-static void tell(ch_object *o, const watch_table &t, u32 i, u32 mask, u32 more) noexcept
+static void tell(ch_object *o, const poll_ops &ops, const watch_table &t, u32 i, u32 mask, u32 more) noexcept
 {
 	u64 w = t.words[i].load(acquire); // [Y4] pairs with [Y3]
 
-	while (is_meant(o, w, mask, more)) {
+	while (is_meant(o, ops, w, mask, more)) {
 		// Before the CAS, which proves that they were this claim's.
 		const u64 index = t.refs[i].index.load(relaxed), tag = t.refs[i].tag.load(relaxed);
 		if (!t.words[i].compare_exchange_weak(w, w & ~ARMS, acq_rel, acquire)) // [Y4]
@@ -146,28 +153,26 @@ static void calm(const polled &p, u64 seen, u32 arms) noexcept
 		p.e->v.compare_exchange_strong(seen, seen & ~EVENT_POLLED, relaxed, relaxed); // orders nothing
 }
 
-void watch_tell(ch_object *o, u32 mask, u32 more) noexcept
+void watch_tell(ch_object *o, const poll_ops &ops, u32 mask, u32 more) noexcept
 {
-	const watch_table t = watch_table_of(o->block);
+	const watch_table t = ops.watchers(o);
 	polled p[MAX_POLLED];
 	u64 seen[MAX_POLLED];
-	const u32 n = o->kind->poll->events(o, p);
+	const u32 n = ops.events(o, p);
 	u32 arms = 0;
 
 	for (u32 k = 0; k < n; k++)
 		seen[k] = p[k].e->v.load(acquire); // [E3] pairs with [E4]: the arms of all whose POLLED it is
 	for (u32 i = 0; i < t.nr; i++) {
-		tell(o, t, i, mask, more);
+		tell(o, ops, t, i, mask, more);
 		arms |= watch_arms(t.words[i].load(relaxed)); // whoever arms later has another stamp
 	}
 	for (u32 k = 0; k < n; k++)
 		calm(p[k], seen[k], arms);
 }
 
-void watch_tell_all(ch_segment *seg, u32 as, const block_place &b) noexcept
+void watch_tell_all(ch_segment *seg, u32 as, const watch_table &t) noexcept
 {
-	const watch_table t = watch_table_of(b);
-
 	for (u32 i = 0; i < t.nr; i++) {
 		const u64 w = t.words[i].load(acquire); // [Y4] pairs with [Y3]
 		if (watch_owner(w) != NOBODY)
@@ -250,7 +255,6 @@ const object_kind poll_set_kind = {
 	.sweep = nullptr,
 	.leave = nullptr,
 	.drain = nullptr,
-	.poll = nullptr,
 };
 
 } // namespace ch::core

@@ -29,11 +29,19 @@ struct watch_table {
 	shared<u64> *words = nullptr;
 	watch_ref *refs = nullptr;
 	u32 nr = 0;
+
+	watch_table slice(u32 from, u32 n) const noexcept // none where there are not so many
+	{
+		return from > nr || n > nr - from ? watch_table{} : watch_table{words + from, refs + from, n};
+	}
 };
 
 constexpr u64 watch_bytes(u32 nr) noexcept { return nr ? round_up(u64{nr} * (8 + sizeof(watch_ref)), LINE) : 0; }
 inline constexpr u32 MAX_WATCHES = 4096;
+inline constexpr u32 DEFAULT_WATCHES = 8;
 
+// What an attribute max_watchers says: 0 becomes the default. 0 or -EINVAL.
+int watch_attr(u32 &max_watchers, const char *what) noexcept;
 watch_table watch_table_of(const block_place &b) noexcept;
 
 inline u32 watch_owner(u64 w) noexcept { return static_cast<u32>(w & CLOSER); }
@@ -44,17 +52,20 @@ inline u32 watch_member(u64 w) noexcept { return static_cast<u32>(w >> 26 & 0xff
 
 // An entry for a set's member, unarmed. -ENOSPC: all are taken.
 int watch_claim(const watch_table &t, u32 me, const ch_object *set, u32 member) noexcept;
-// The entry of a set, or -ENOENT.
-int watch_find(const watch_table &t, u32 me, const ch_object *set) noexcept;
+// The first entry of a set from one on, or -ENOENT.
+int watch_find(const watch_table &t, u32 from, u32 me, const ch_object *set) noexcept;
 void watch_free(const watch_table &t, u32 entry, u32 me) noexcept;
 void watch_arm(const watch_table &t, u32 entry, u32 me, u32 mask) noexcept;
 
 // ---- the notifiers' side
 
-// Something of mask has become true; and whoever wants to hear of what is left is told if something of more is.
-void watch_tell(ch_object *o, u32 mask, u32 more) noexcept;
+// Something of mask has become true; and whoever wants to hear of what is left is told if something of more is. After a
+// notification, which is a look that found the event quiet or a read-modify-write, and only if an event was POLLED then.
+void watch_tell(ch_object *o, const poll_ops &ops, u32 mask, u32 more) noexcept;
+inline void watch_tell(ch_object *o, u32 mask, u32 more) noexcept { watch_tell(o, *o->poll, mask, more); }
+inline bool is_polled(const event &e) noexcept { return e.v.load(relaxed) & EVENT_POLLED; } // after a notification
 // Whatever it is, everybody looks. as: the peer whose hazards may be used: our own, or the one that we sweep.
-void watch_tell_all(ch_segment *seg, u32 as, const block_place &b) noexcept;
+void watch_tell_all(ch_segment *seg, u32 as, const watch_table &t) noexcept;
 // A dead peer's entries.
 void watch_sweep(const watch_table &t, u32 dead) noexcept;
 

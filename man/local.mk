@@ -32,6 +32,7 @@ dist_man3_MANS = \
 	man/man3/ch_channel_get_capacity.3 \
 	man/man3/ch_channel_get_descr.3 \
 	man/man3/ch_channel_get_inline_max.3 \
+	man/man3/ch_channel_get_pollable.3 \
 	man/man3/ch_channel_get_pool.3 \
 	man/man3/ch_channel_peek.3 \
 	man/man3/ch_channel_recv.3 \
@@ -124,6 +125,7 @@ dist_man3_MANS = \
 	man/man3/ch_event_destroy.3 \
 	man/man3/ch_event_detach.3 \
 	man/man3/ch_event_get_descr.3 \
+	man/man3/ch_event_get_pollable.3 \
 	man/man3/ch_event_is_set.3 \
 	man/man3/ch_event_pulse.3 \
 	man/man3/ch_event_set.3 \
@@ -145,11 +147,14 @@ dist_man3_MANS = \
 	man/man3/ch_peer_self.3 \
 	man/man3/ch_pollset.3 \
 	man/man3/ch_pollset_add.3 \
+	man/man3/ch_pollset_add_any.3 \
 	man/man3/ch_pollset_create.3 \
 	man/man3/ch_pollset_destroy.3 \
 	man/man3/ch_pollset_fd.3 \
 	man/man3/ch_pollset_modify.3 \
+	man/man3/ch_pollset_modify_any.3 \
 	man/man3/ch_pollset_remove.3 \
+	man/man3/ch_pollset_remove_any.3 \
 	man/man3/ch_pollset_wait.3 \
 	man/man3/ch_pool.3 \
 	man/man3/ch_pool_alloc.3 \
@@ -199,6 +204,7 @@ dist_man3_MANS = \
 	man/man3/ch_semaphore_destroy.3 \
 	man/man3/ch_semaphore_detach.3 \
 	man/man3/ch_semaphore_get_descr.3 \
+	man/man3/ch_semaphore_get_pollable.3 \
 	man/man3/ch_semaphore_get_value.3 \
 	man/man3/ch_semaphore_release.3 \
 	man/man3/ch_semaphore_wait_zero.3 \
@@ -222,6 +228,7 @@ dist_man3_MANS = \
 	man/man3/ch_stream_end.3 \
 	man/man3/ch_stream_flush.3 \
 	man/man3/ch_stream_get_descr.3 \
+	man/man3/ch_stream_get_pollable.3 \
 	man/man3/ch_stream_get_pool.3 \
 	man/man3/ch_stream_open.3 \
 	man/man3/ch_stream_poll.3 \
@@ -230,6 +237,7 @@ dist_man3_MANS = \
 	man/man3/ch_stream_port_destroy.3 \
 	man/man3/ch_stream_port_detach.3 \
 	man/man3/ch_stream_port_get_descr.3 \
+	man/man3/ch_stream_port_get_pollable.3 \
 	man/man3/ch_stream_port_get_stats.3 \
 	man/man3/ch_stream_read.3 \
 	man/man3/ch_stream_release.3 \

@@ -36,6 +36,8 @@ check_PROGRAMS += \
 	tests/conform/module_test \
 	tests/conform/peer_test \
 	tests/conform/pollset_cpp_test \
+	tests/conform/pollset_kinds_test \
+	tests/conform/pollset_kinds_wait_test \
 	tests/conform/pollset_test \
 	tests/conform/pollset_wait_test \
 	tests/conform/pool_grow_test \
@@ -113,6 +115,16 @@ tests_conform_peer_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_pollset_cpp_test_SOURCES  = tests/conform/pollset_cpp_test.cpp tests/support/support.h
 tests_conform_pollset_cpp_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_pollset_cpp_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_pollset_kinds_test_SOURCES  = \
+	tests/conform/pollset_kinds_test.c tests/conform/pollset_kinds.h \
+	tests/conform/sync_support.h tests/support/support.h
+tests_conform_pollset_kinds_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_pollset_kinds_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_conform_pollset_kinds_wait_test_SOURCES  = \
+	tests/conform/pollset_kinds_wait_test.c tests/conform/pollset_kinds.h \
+	tests/conform/sync_support.h tests/support/support.h
+tests_conform_pollset_kinds_wait_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_conform_pollset_kinds_wait_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_conform_pollset_test_SOURCES  = tests/conform/pollset_test.c tests/support/support.h
 tests_conform_pollset_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_conform_pollset_test_LDADD    = $(CHANNELS_TEST_LIBS)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// poll_set.hpp - waiting for many channels in C++20, by threads or by coroutines. Header only; see ch_pollset(3).
+// poll_set.hpp - waiting for many channels, streams, ports, semaphores and events in C++20, by threads or by coroutines.
+// Header only; see ch_pollset(3).
 #pragma once
 #include <array>
 #include <channels/channels.hpp>
@@ -15,6 +16,18 @@ inline constexpr std::uint32_t in = CH_POLL_IN, out = CH_POLL_OUT, empty = CH_PO
 } // namespace poll
 
 using poll_event = ch_poll_event; // user_data, events
+
+namespace detail {
+inline ch_pollable *pollable_of(ch_channel *p) { return ch_channel_get_pollable(p); }
+inline ch_pollable *pollable_of(ch_event *p) { return ch_event_get_pollable(p); }
+inline ch_pollable *pollable_of(ch_semaphore *p) { return ch_semaphore_get_pollable(p); }
+inline ch_pollable *pollable_of(ch_stream *p) { return ch_stream_get_pollable(p); }
+inline ch_pollable *pollable_of(ch_stream_port *p) { return ch_stream_port_get_pollable(p); }
+} // namespace detail
+
+// What can be a member of a poll set: channel, event, semaphore, stream, stream_port. Nothing is taken by a wait.
+template <class T>
+concept pollable = requires(const T &t) { detail::pollable_of(t.get()); };
 
 // A poll set (ch_pollset in C). Destroying the object ends the set.
 class poll_set {
@@ -36,16 +49,19 @@ public:
 		s_.reset(s);
 	}
 
-	// The channel may be detached or moved while it is a member.
-	void add(const channel &c, std::uint32_t events, std::uint64_t user_data = 0)
+	// It may be detached or moved while it is a member; a stream leaves the set when it is closed.
+	template <pollable T> void add(const T &t, std::uint32_t events, std::uint64_t user_data = 0)
 	{
-		check(ch_pollset_add(s_.get(), c.get(), events, user_data));
+		check(ch_pollset_add_any(s_.get(), detail::pollable_of(t.get()), events, user_data));
 	}
-	void modify(const channel &c, std::uint32_t events, std::uint64_t user_data = 0)
+	template <pollable T> void modify(const T &t, std::uint32_t events, std::uint64_t user_data = 0)
 	{
-		check(ch_pollset_modify(s_.get(), c.get(), events, user_data));
+		check(ch_pollset_modify_any(s_.get(), detail::pollable_of(t.get()), events, user_data));
 	}
-	void remove(const channel &c) { check(ch_pollset_remove(s_.get(), c.get())); }
+	template <pollable T> void remove(const T &t)
+	{
+		check(ch_pollset_remove_any(s_.get(), detail::pollable_of(t.get())));
+	}
 
 	// The events, in room; none if there were none within the timeout.
 	std::span<poll_event> wait_for(std::span<poll_event> room, nanoseconds timeout)
@@ -66,21 +82,22 @@ private:
 	detail::handle<ch_pollset, ch_pollset_destroy> s_;
 };
 
-// Lets coroutines of one thread wait for channels:
+// Lets coroutines of one thread wait for channels and whatever else is pollable:
 //
 //     co_await loop.ready(orders, ch::poll::in);    // its value: the events
 //
-// A channel can be waited for by one coroutine of a loop at a time, and must not be destroyed by this process meanwhile.
+// Each can be waited for by one coroutine of a loop at a time, and must not be destroyed by this process meanwhile.
 class poll_loop {
 public:
 	class awaiter {
 	public:
-		awaiter(poll_loop &loop, const channel &c, std::uint32_t events) : loop_(&loop), c_(&c), events_(events) {}
+		awaiter(poll_loop &loop, ch_pollable *p, std::uint32_t events) : loop_(&loop), p_(p), events_(events) {}
 		bool await_ready() const noexcept { return false; }
 		void await_suspend(std::coroutine_handle<> h)
 		{
 			h_ = h;
-			loop_->set_.add(*c_, events_ | poll::oneshot, reinterpret_cast<std::uintptr_t>(this));
+			check(ch_pollset_add_any(loop_->set_.get(), p_, events_ | poll::oneshot,
+						 reinterpret_cast<std::uintptr_t>(this)));
 			loop_->nr_waiting_++;
 		}
 		std::uint32_t await_resume() const noexcept { return events_; }
@@ -88,12 +105,15 @@ public:
 	private:
 		friend class poll_loop;
 		poll_loop *loop_;
-		const channel *c_;
+		ch_pollable *p_;
 		std::uint32_t events_; // wanted, then those that came
 		std::coroutine_handle<> h_;
 	};
 
-	awaiter ready(const channel &c, std::uint32_t events) { return {*this, c, events}; }
+	template <pollable T> awaiter ready(const T &t, std::uint32_t events)
+	{
+		return {*this, detail::pollable_of(t.get()), events};
+	}
 
 	// Resumes whoever has an event, once, or until the timeout. False: nobody waits any more.
 	bool run_once(nanoseconds timeout = forever)
@@ -106,7 +126,7 @@ public:
 			auto *a = reinterpret_cast<awaiter *>(static_cast<std::uintptr_t>(e.user_data));
 			a->events_ = e.events;
 			nr_waiting_--;
-			set_.remove(*a->c_);
+			check(ch_pollset_remove_any(set_.get(), a->p_));
 			a->h_.resume(); // the awaiter may be gone from here on
 		}
 		return true;

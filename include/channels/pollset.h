@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * pollset.h - wait on thousands of channels at once.
+ * pollset.h - wait on thousands of channels at once, and on streams, semaphores and events beside them.
  *
  * A poll set belongs to the process that makes it; any of its threads may wait. Waiting costs the same however many of
  * the members are idle: senders and receivers tell the set which members are worth a look. Each event wakes one waiter.
@@ -14,7 +14,13 @@
 extern "C" {
 #endif
 
-struct ch_pollset; /* process-local handle; opaque */
+struct ch_event;
+struct ch_semaphore;
+struct ch_stream;
+struct ch_stream_port;
+
+struct ch_pollset;  /* process-local handle; opaque */
+struct ch_pollable; /* a handle that can be a member; as long as that */
 
 /* What to wait for, and what is so. */
 #define CH_POLL_IN        UINT32_C(1)  /* there is a message */
@@ -81,6 +87,40 @@ CH_API int ch_pollset_modify(struct ch_pollset *set, struct ch_channel *ch, uint
 /* ch_pollset_remove - no more events of this channel; another thread may still be about to return one. Returns 0, or
  * -EINVAL, -ENOENT (no member), -EPERM.  Blocks, Threads, Signals: as ch_pollset_add. */
 CH_API int ch_pollset_remove(struct ch_pollset *set, struct ch_channel *ch);
+
+/*
+ * ch_channel_get_pollable... - what ch_pollset_add_any and its like take of a handle; NULL of NULL. Nothing is to be given
+ * back.  Blocks: no.  Threads: safe.  Signals: safe.
+ */
+CH_API struct ch_pollable *ch_channel_get_pollable(struct ch_channel *ch);
+CH_API struct ch_pollable *ch_event_get_pollable(struct ch_event *event);
+CH_API struct ch_pollable *ch_semaphore_get_pollable(struct ch_semaphore *semaphore);
+CH_API struct ch_pollable *ch_stream_get_pollable(struct ch_stream *stream);
+CH_API struct ch_pollable *ch_stream_port_get_pollable(struct ch_stream_port *port);
+
+/*
+ * ch_pollset_add_any, ch_pollset_modify_any, ch_pollset_remove_any - as ch_pollset_add, modify and remove, of anything
+ * that can be waited for:
+ *
+ *   channel      as there
+ *   stream       an end of a conversation: IN, OUT, EMPTY, FULL of chunks, a chunk that was read in part among them;
+ *                CLOSED when it was ended, cancelled or left by either end, or one of them died
+ *   stream port  IN: a conversation waits to be accepted. OUT: a stream is free
+ *   semaphore    IN: a unit is free. EMPTY: none is
+ *   event        IN: it is set. Without CH_EVENT_AUTO_RESET all threads that wait are told, one after the other
+ *
+ * A wait takes nothing: acquire, accept or wait with CH_TRY afterwards. A pulse of an event is not seen. Other events are
+ * -EINVAL, and so is a buffered conversation's writer. A mutex, read/write lock, condition or barrier is no member.
+ *
+ * An end of a conversation can be in one set (-EEXIST, -ENOSPC). It is a member by its handle, and leaves the set when
+ * that is closed; for the rule of one thread at a time these are calls of that end. -EPERM also: another process's.
+ * Returns, Blocks, Threads, Signals: as there.
+ */
+CH_API int ch_pollset_add_any(struct ch_pollset *set, struct ch_pollable *pollable, uint32_t events,
+			      uint64_t user_data);
+CH_API int ch_pollset_modify_any(struct ch_pollset *set, struct ch_pollable *pollable, uint32_t events,
+				 uint64_t user_data);
+CH_API int ch_pollset_remove_any(struct ch_pollset *set, struct ch_pollable *pollable);
 
 /*
  * ch_pollset_wait - wait until something is so.

@@ -29,9 +29,11 @@ struct ch_stream_attr {
 	uint32_t chunk_len;  /* bytes that ch_stream_write gathers to a chunk, 64...2^30; default 64 Ki */
 	uint32_t spin_ns;    /* as in struct ch_channel_attr; also of the streams that are opened with this handle */
 	uint32_t flags;      /* CH_STREAM_BUFFERED: every conversation is. Of a port only */
+	uint32_t max_watchers; /* poll sets it may be a member of at once, as in struct ch_channel_attr. Of a port only */
 };
 #define CH_STREAM_ATTR_INIT \
-	{ .size = sizeof(struct ch_stream_attr), .nr_streams = 0, .capacity = 0, .chunk_len = 0, .spin_ns = 0, .flags = 0 }
+	{ .size = sizeof(struct ch_stream_attr), .nr_streams = 0, .capacity = 0, .chunk_len = 0, .spin_ns = 0, .flags = 0, \
+	  .max_watchers = 0 }
 
 /* A buffered conversation is collected by its writer and shown to readers when it is complete, as one chunk. */
 #define CH_STREAM_BUFFERED UINT32_C(1)

@@ -77,6 +77,7 @@ struct stream_options {
 	unsigned chunk_len = 0;   // bytes; 0: 64 Ki
 	unsigned spin_ns = 0;     // 0: adapts
 	bool is_buffered = false; // of a port: every conversation is
+	unsigned max_watchers = 0; // of a port: poll sets it may be a member of; 0: 8
 	ch_stream_attr attr() const noexcept
 	{
 		ch_stream_attr a = CH_STREAM_ATTR_INIT;
@@ -86,6 +87,7 @@ struct stream_options {
 		a.chunk_len = chunk_len;
 		a.spin_ns = spin_ns;
 		a.flags = is_buffered ? CH_STREAM_BUFFERED : 0;
+		a.max_watchers = max_watchers;
 		return a;
 	}
 };

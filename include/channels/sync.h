@@ -129,9 +129,10 @@ struct ch_semaphore_attr {
 	uint32_t spin_ns; /* how long a handle busy-waits before it sleeps; default: adapts. CH_SPIN_NEVER, CH_SPIN_ALWAYS */
 	uint32_t value; /* units at the beginning; default 0 */
 	uint32_t limit; /* most units that may be free; default CH_SEMAPHORE_MAX */
+	uint32_t max_watchers; /* poll sets it may be a member of at once, as in struct ch_channel_attr */
 };
 #define CH_SEMAPHORE_ATTR_INIT \
-	{ .size = sizeof(struct ch_semaphore_attr), .flags = 0, .spin_ns = 0, .value = 0, .limit = 0 }
+	{ .size = sizeof(struct ch_semaphore_attr), .flags = 0, .spin_ns = 0, .value = 0, .limit = 0, .max_watchers = 0 }
 #define CH_SEMAPHORE_MAX  UINT32_C(16777215)
 #define CH_SEMAPHORE_UNDO UINT32_C(2) /* units that a process acquired and did not release are released when it ends */
 
@@ -182,8 +183,9 @@ struct ch_event_attr {
 	uint32_t size;    /* sizeof(struct ch_event_attr) as the caller knew it */
 	uint32_t flags;   /* CH_EVENT_AUTO_RESET, CH_EVENT_IS_SET, CH_SYNC_ENDS_WITH_CREATOR */
 	uint32_t spin_ns; /* how long a handle busy-waits before it sleeps; default: adapts. CH_SPIN_NEVER, CH_SPIN_ALWAYS */
+	uint32_t max_watchers; /* poll sets it may be a member of at once, as in struct ch_channel_attr */
 };
-#define CH_EVENT_ATTR_INIT { .size = sizeof(struct ch_event_attr), .flags = 0, .spin_ns = 0 }
+#define CH_EVENT_ATTR_INIT { .size = sizeof(struct ch_event_attr), .flags = 0, .spin_ns = 0, .max_watchers = 0 }
 #define CH_EVENT_AUTO_RESET UINT32_C(2) /* one waiter goes for each set, and clears it */
 #define CH_EVENT_IS_SET     UINT32_C(4) /* set at the beginning */
 

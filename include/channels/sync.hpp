@@ -177,6 +177,7 @@ public:
 		unsigned value = 0;
 		unsigned limit = 0;  // 0: CH_SEMAPHORE_MAX
 		bool undo = false;   // at the end of a process what it holds is released
+		unsigned max_watchers = 0; // poll sets it may be a member of; 0: 8
 	};
 
 	semaphore() = default; // none
@@ -187,6 +188,7 @@ public:
 		attr.value = o.value;
 		attr.limit = o.limit;
 		attr.flags = o.undo ? CH_SEMAPHORE_UNDO : 0;
+		attr.max_watchers = o.max_watchers;
 		return semaphore(detail::created<ch_semaphore, ch_semaphore_create>(pool, attr));
 	}
 	static semaphore create(const memory_pool &pool, const options &o) { return create(pool.get(), o); }
@@ -215,6 +217,7 @@ public:
 	struct options {
 		bool auto_reset = false;
 		bool is_set = false;
+		unsigned max_watchers = 0; // as of a semaphore
 	};
 
 	event() = default; // none
@@ -223,6 +226,7 @@ public:
 		ch_event_attr attr = CH_EVENT_ATTR_INIT;
 
 		attr.flags = (o.auto_reset ? CH_EVENT_AUTO_RESET : 0) | (o.is_set ? CH_EVENT_IS_SET : 0);
+		attr.max_watchers = o.max_watchers;
 		return event(detail::created<ch_event, ch_event_create>(pool, attr));
 	}
 	static event create(const memory_pool &pool, const options &o) { return create(pool.get(), o); }

@@ -2,6 +2,8 @@
 // poll_set.hpp: the C++ side of poll sets, and coroutines that wait in one.
 #include "../support/support.h"
 #include <channels/poll_set.hpp>
+#include <channels/stream.hpp>
+#include <channels/sync.hpp>
 #include <criterion/criterion.h>
 #include <numeric>
 #include <poll.h>
@@ -30,6 +32,9 @@ int value_of(ch::channel &c)
 
 	return ch_channel_recv(c.get(), &value, sizeof(value), CH_TRY) > 0 ? value : -1; // nor when it is closed
 }
+
+static_assert(ch::pollable<ch::channel> && ch::pollable<ch::stream_port> && ch::pollable<ch::event>);
+static_assert(!ch::pollable<ch::mutex> && !ch::pollable<ch::condition> && !ch::pollable<ch::barrier>);
 
 // A coroutine that starts at once and is nobody's.
 struct fire {
@@ -82,6 +87,43 @@ Test(poll_set, events_come_with_user_data)
 	pool.destroy();
 }
 
+Test(poll_set, streams_semaphores_and_events_are_members_too)
+{
+	auto pool = make_pool();
+	auto port = ch::stream_port::create(pool, {.max_watchers = 1});
+	auto units = ch::semaphore::create(pool, {.value = 1, .max_watchers = 1});
+	auto stop = ch::event::create(pool, {.max_watchers = 1});
+	ch::poll_set set;
+	std::array<ch::poll_event, 8> room;
+
+	set.add(port, ch::poll::in, 1);
+	set.add(units, ch::poll::in, 2);
+	set.add(stop, ch::poll::in, 3);
+	cr_assert_eq(set.wait(room).size(), 1u);
+	cr_assert_eq(room[0].user_data, 2u);
+	units.acquire();
+	cr_assert(set.try_wait(room).empty());
+	auto out = port.open();
+	cr_assert_eq(set.wait(room).size(), 1u);
+	cr_assert_eq(room[0].user_data, 1u);
+	auto in = port.accept();
+	set.add(in, ch::poll::in, 4);
+	cr_assert(set.try_wait(room).empty());
+	out.write(bytes(1));
+	out.end();
+	stop.set();
+	cr_assert_eq(set.wait(room).size(), 2u);
+	set.remove(stop);
+	cr_assert_eq(set.try_wait(room).size(), 1u);
+	cr_assert_eq(room[0].events, ch::poll::in | ch::poll::closed);
+	set.modify(in, 0, 5);
+	cr_assert_eq(set.wait(room).size(), 1u);
+	cr_assert_eq(room[0].events, ch::poll::closed);
+	in.close();
+	cr_assert(set.try_wait(room).empty());
+	pool.destroy();
+}
+
 Test(poll_set, failures_are_exceptions)
 {
 	auto pool = make_pool();
@@ -96,6 +138,37 @@ Test(poll_set, failures_are_exceptions)
 		code = e.code().value();
 	}
 	cr_assert_eq(code, EEXIST);
+	pool.destroy();
+}
+
+namespace {
+
+fire count_units(ch::poll_loop &loop, ch::semaphore &units, int &n)
+{
+	while (n < 300) {
+		co_await loop.ready(units, ch::poll::in);
+		while (units.try_acquire())
+			n++;
+	}
+}
+
+} // namespace
+
+Test(poll_set, coroutines_wait_for_semaphores)
+{
+	auto pool = make_pool();
+	auto mine = ch::semaphore::create(pool, {.value = 0}), theirs = ch::semaphore::attach(mine.descr());
+	ch::poll_loop loop;
+	int n = 0;
+
+	count_units(loop, mine, n);
+	std::thread giver([&] {
+		for (int k = 0; k < 100; k++)
+			theirs.release(3);
+	});
+	loop.run();
+	giver.join();
+	cr_assert_eq(n, 300);
 	pool.destroy();
 }
 

@@ -70,6 +70,10 @@ void open_streams(arena &a)
 		allowed(ch_stream_open(a.port, 0, short_timeout(a), &a.ends[0]), "stream open");
 	if (!a.ends[1])
 		allowed(ch_stream_accept(a.port, short_timeout(a), &a.ends[1]), "stream accept");
+	for (ch_stream *s : a.ends)
+		if (s && rnd(&a.rs) % 2)
+			allowed(ch_pollset_add_any(a.set, ch_stream_get_pollable(s), CH_POLL_IN | CH_POLL_OUT, 6),
+				"poll set add");
 }
 
 void write_stream(arena &a)
@@ -117,10 +121,12 @@ void use_set(arena &a)
 
 	allowed(n, "poll set wait");
 	for (int i = 0; i < n; i++)
-		require(e[i].user_data == 1 || e[i].user_data == 2, "an event that nobody asked for");
+		require(e[i].user_data >= 1 && e[i].user_data <= 6, "an event that nobody asked for");
 	if (rnd(&a.rs) % 8 == 0) {
 		allowed(ch_pollset_remove(a.set, a.ch), "poll set remove");
 		allowed(ch_pollset_add(a.set, a.ch, CH_POLL_IN | CH_POLL_OUT, 1), "poll set add");
+		allowed(ch_pollset_remove_any(a.set, ch_semaphore_get_pollable(a.semaphore)), "poll set remove");
+		allowed(ch_pollset_add_any(a.set, ch_semaphore_get_pollable(a.semaphore), CH_POLL_IN, 3), "poll set add");
 	}
 }
 
@@ -170,7 +176,7 @@ bool make_objects(arena &a)
 	tattr.nr_streams = 2;
 	tattr.capacity = 2;
 	tattr.chunk_len = 1024;
-	pattr.max_members = 4;
+	pattr.max_members = 8;
 	if (ch_channel_create(a.pool, &cattr, &a.ch) < 0)
 		return false;
 	cattr.urgent_capacity = 0;
@@ -181,7 +187,10 @@ bool make_objects(arena &a)
 	       ch_condition_create(a.pool, nullptr, &a.condition) == 0 &&
 	       ch_barrier_create(a.pool, &battr, &a.barrier) == 0 && ch_stream_port_create(a.pool, &tattr, &a.port) == 0 &&
 	       ch_pollset_create(&pattr, &a.set) == 0 && ch_pollset_add(a.set, a.ch, CH_POLL_IN | CH_POLL_OUT, 1) == 0 &&
-	       ch_pollset_add(a.set, a.one_way, CH_POLL_IN, 2) == 0;
+	       ch_pollset_add(a.set, a.one_way, CH_POLL_IN, 2) == 0 &&
+	       ch_pollset_add_any(a.set, ch_semaphore_get_pollable(a.semaphore), CH_POLL_IN, 3) == 0 &&
+	       ch_pollset_add_any(a.set, ch_event_get_pollable(a.event), CH_POLL_IN, 4) == 0 &&
+	       ch_pollset_add_any(a.set, ch_stream_port_get_pollable(a.port), CH_POLL_IN | CH_POLL_OUT, 5) == 0;
 }
 
 arena make(uint64_t seed)
