@@ -10,44 +10,6 @@
 
 namespace ch::core {
 
-int ring_claim_sends(lane &r, u32 me, u32 n, u64 *tickets) noexcept
-{
-	u64 t = r.send_at.load(relaxed); // private hint
-	u32 k = 0;
-
-	// Fetches the lines of slots that are certainly free; the others' receivers need theirs.
-	const u64 room = (r.ends->head.load(relaxed) + r.lap - t) / TICKET; // a hint, and if it is wild no harm is done
-	for (u32 j = 0; j < n && j < room; j++)
-		__builtin_prefetch(&r.of(t + j * TICKET), 1);
-	for (u64 guard = ring_guard(r); k < n && guard > 0; guard--) {
-		const u64 i = r.index(t);
-		u64 x = r.p[i].load(acquire);          // [C2] pairs with [C1] in ring.h
-		const u64 w = r.at(i).w.load(acquire); // [A2] pairs with [R2] in ring.h
-		if (ahead(x, t) < TICKET && w == (t | S_EMPTY) &&
-		    r.p[i].compare_exchange_strong(x, (t + r.lap) | me, acq_rel, relaxed)) { // [C1] pairs with [C2]
-			CH_CRASH_POINT(send_claimed);
-			tickets[k++] = t;
-			t += TICKET;
-			continue;
-		}
-		const int rc = ring_no_room(r, t, x, w);
-		if (rc != RING_AGAIN && k == 0)
-			return rc;
-		if (rc != RING_AGAIN)
-			break;
-	}
-	return k > 0 ? static_cast<int>(k) : -EAGAIN; // interrupted too often
-}
-
-void ring_note_claims(std::atomic<u64> &at, shared<u64> &hint, const u64 *tickets, int n) noexcept
-{
-	const u64 next = tickets[n - 1] + TICKET;
-
-	at.store(next, relaxed); // private hint
-	if ((next ^ tickets[0]) & ~(HINT_MASK | (TICKET - 1)))
-		hint.store(next, release); // [H1] pairs with [H2] in ring.cpp
-}
-
 // ---- send
 
 // How many of the first items can go together.

@@ -34,25 +34,29 @@ struct ch_object;
 
 namespace ch::core {
 
-struct lane {
+// Where a lane's slots are. A loop over many has a copy: the compiler must read lane itself anew after each store.
+struct lane_slots {
+	u8 *slots = nullptr; // NULL: there is no such lane
+	u64 mask = 0;        // N - 1
+	u64 lap = 0;         // N tickets
+	u64 stride = 0;      // bytes from slot to slot
+
+	u64 index(u64 ticket) const noexcept { return ticket / TICKET & mask; }
+	slot &at(u64 i) const noexcept { return *reinterpret_cast<slot *>(slots + i * stride); }
+	slot &of(u64 ticket) const noexcept { return at(index(ticket)); }
+};
+
+struct lane : lane_slots {
 	channel_header *h = nullptr;
 	ch_object *o = nullptr; // the handle that sends and receives here; NULL: nobody can watch it
 	lane_ends *ends = nullptr;
 	event *not_full = nullptr;
-	u8 *slots = nullptr; // NULL: there is no such lane
 	shared<u64> *p = nullptr, *q = nullptr;
-	u64 mask = 0;   // N - 1
-	u64 lap = 0;    // N tickets
-	u64 stride = 0; // bytes from slot to slot
 	u32 inline_max = 0;
 	bool is_spsc = false;
 	alignas(LINE) std::atomic<u64> send_at = 0; // this process's hints: the first ticket worth a look
 	std::atomic<u64> recv_at = 0;
 	std::atomic<u64> head_seen = 0; // of an SPSC channel's sender: head when it looked last
-
-	u64 index(u64 ticket) const noexcept { return ticket / TICKET & mask; }
-	slot &at(u64 i) const noexcept { return *reinterpret_cast<slot *>(slots + i * stride); }
-	slot &of(u64 ticket) const noexcept { return at(index(ticket)); }
 };
 
 struct ring : lane {

@@ -93,6 +93,41 @@ public:
 			}
 		}
 	}
+
+	// As many of nr messages as there is room for, or as are there, with one claim. How many, or -EAGAIN.
+	template <class Fill> std::int64_t try_send_many(std::size_t nr, Fill fill)
+	{
+		std::uint64_t t = tail().load(std::memory_order_relaxed);
+		const std::size_t n = claim_many(tail(), t, t, nr);
+
+		for (std::size_t k = 0; k < n; k++) {
+			fill(slot(t + k) + 8, k);
+			slot_word(t + k).store(t + k + 1, std::memory_order_release); // [V1]
+		}
+		return n ? static_cast<std::int64_t>(n) : -EAGAIN;
+	}
+	template <class Use> std::int64_t try_recv_many(std::size_t nr, Use use)
+	{
+		std::uint64_t h = head().load(std::memory_order_relaxed);
+		const std::size_t n = claim_many(head(), h, h + 1, nr);
+
+		for (std::size_t k = 0; k < n; k++) {
+			use(slot(h + k) + 8, k);
+			slot_word(h + k).store(h + k + nr_slots, std::memory_order_release); // [V1]
+		}
+		return n ? static_cast<std::int64_t>(n) : -EAGAIN;
+	}
+
+private:
+	// Claims the slots from ticket t on whose words count up from seq. How many; 0: none, or somebody else was faster.
+	std::size_t claim_many(word &counter, std::uint64_t t, std::uint64_t seq, std::size_t nr) const
+	{
+		std::size_t n = 0;
+
+		while (n < nr && slot_word(t + n).load(std::memory_order_acquire) == seq + n) // [V1]
+			n++;
+		return n && counter.compare_exchange_strong(t, t + n, std::memory_order_relaxed) ? n : 0;
+	}
 };
 
 /*

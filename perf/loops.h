@@ -142,12 +142,34 @@ inline std::uint64_t clock_stride(std::size_t len)
 	return len > 1024 ? 1 : 64;
 }
 
-template <class Port> void put(member &me, Port &port, message &m)
+// A port of batches has room for messages of its own: place() is where the next one to be sent is written, and
+// try_next(out_at, len) gives the next one received where it lies. Others get and fill the caller's buffer.
+template <class Port> std::uint64_t *place_of(Port &port, message &own)
 {
+	if constexpr (requires { port.place(); })
+		return port.place();
+	else
+		return own.data();
+}
+
+template <class Port> int try_next(Port &port, message &own, const std::uint64_t *&out_at)
+{
+	if constexpr (requires { port.try_next(out_at, own.len()); }) {
+		return port.try_next(out_at, own.len());
+	} else {
+		out_at = own.data();
+		return port.try_recv(own.data(), own.len());
+	}
+}
+
+template <class Port> void put(member &me, Port &port, message &own, std::uint64_t stamp)
+{
+	std::uint64_t *m = place_of(port, own);
 	backoff wait;
 	int rc;
 
-	while ((rc = port.try_send(m.data(), m.len())) == -EAGAIN)
+	m[0] = m[own.len() / 8 - 1] = stamp;
+	while ((rc = port.try_send(m, own.len())) == -EAGAIN)
 		wait.pause();
 	if (rc < 0) [[unlikely]]
 		me.fail("send", rc);
@@ -161,13 +183,12 @@ template <class Port> void produce(member &me, Port &port, const flow &f, tally 
 
 	do {
 		for (std::uint64_t i = 0; i < stride; i++) {
-			m.set_stamp(name + ++mine.nr);
-			put(me, port, m);
-			mine.sum += m.stamp();
+			const std::uint64_t stamp = name + ++mine.nr;
+			put(me, port, m, stamp);
+			mine.sum += stamp;
 		}
 	} while (ticks() < until.end);
-	m.set_stamp(last_stamp);
-	put(me, port, m);
+	put(me, port, m, last_stamp);
 }
 
 // A receiver's view of the senders: every stamp must be above the one before it of the same sender, and with one
@@ -197,18 +218,20 @@ bool consume_until(member &me, Port &port, message &m, order &in_order, tally &m
 
 	do {
 		for (std::uint64_t i = 0; i < stride; i++) {
+			const std::uint64_t *at = nullptr;
 			backoff wait;
 			int rc;
-			while ((rc = port.try_recv(m.data(), m.len())) == -EAGAIN)
+			while ((rc = try_next(port, m, at)) == -EAGAIN)
 				wait.pause();
 			if (rc < 0) [[unlikely]]
 				me.fail("recv", rc);
-			if (m.stamp() == last_stamp) [[unlikely]]
+			const std::uint64_t stamp = at[0];
+			if (stamp == last_stamp) [[unlikely]]
 				return true;
-			if (!in_order.accepts(m.stamp()) || !m.is_whole()) [[unlikely]]
+			if (!in_order.accepts(stamp) || at[m.len() / 8 - 1] != stamp) [[unlikely]]
 				me.fail("a message was lost, doubled, damaged or out of order");
 			mine.nr++;
-			mine.sum += m.stamp();
+			mine.sum += stamp;
 		}
 	} while (ticks() < until);
 	return false;

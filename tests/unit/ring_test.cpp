@@ -96,14 +96,14 @@ Test(ring, claims_of_a_dead_sender_of_a_batch_become_tombstones)
 {
 	image i(8, 0);
 	const run_map none;
-	u64 tickets[BATCH_MAX] = {}, next = 0;
+	u64 first = 0, next = 0;
 
-	cr_assert_eq(ring_claim_sends(i.r, 7, 5, tickets), 5);
-	for (int k = 0; k < 2; k++) {
-		writer(next)(i.r.of(tickets[k]), tickets[k]);
-		i.r.of(tickets[k]).w.store(tickets[k] | S_FULL, release);
+	cr_assert_eq(ring_claim_sends(i.r, 7, 5, &first), 5);
+	for (u64 t : {first, first + TICKET}) {
+		writer(next)(i.r.of(t), t);
+		i.r.of(t).w.store(t | S_FULL, release);
 	}
-	i.r.send_at.store(tickets[4] + TICKET);
+	i.r.send_at.store(first + 5 * TICKET);
 	next = 10;
 	cr_assert_eq(ring_publish_many(i.r, 2, 3, writer(next)), 3);
 	cr_assert_eq(receive(i), 0);
@@ -120,12 +120,12 @@ Test(ring, claims_of_a_dead_receiver_of_a_batch_are_offered_again)
 {
 	image i(8, 0);
 	const run_map none;
-	u64 tickets[BATCH_MAX] = {}, next = 0;
+	u64 first = 0, next = 0;
 
 	cr_assert_eq(ring_publish_many(i.r, 2, 6, writer(next)), 6);
-	cr_assert_eq(ring_claim_receives(i.r, 7, 4, tickets, take_all), 4);
-	i.r.of(tickets[0]).w.store((tickets[0] + i.r.lap) | S_EMPTY, release);
-	i.r.recv_at.store(tickets[3] + TICKET);
+	cr_assert_eq(ring_claim_receives(i.r, 7, 4, &first, take_all), 4);
+	i.r.of(first).w.store((first + i.r.lap) | S_EMPTY, release);
+	i.r.recv_at.store(first + 4 * TICKET);
 	cr_assert_eq(receive(i), 4);
 	ring_sweep(i.r, none, 7);
 	for (int k : {1, 2, 3, 5})
@@ -138,14 +138,14 @@ Test(ring, what_a_dead_one_offered_is_announced_by_its_sweeper)
 {
 	image i(4, CH_CHANNEL_ACKNOWLEDGED);
 	const run_map none;
-	u64 tickets[BATCH_MAX] = {}, next = 0;
+	u64 first = 0, next = 0;
 
 	cr_assert_eq(ring_publish_many(i.r, 2, 1, writer(next)), 1);
-	cr_assert_eq(ring_claim_receives(i.r, 7, 1, tickets, take_all), 1);
+	cr_assert_eq(ring_claim_receives(i.r, 7, 1, &first, take_all), 1);
 	// As ring_requeue does, up to its death.
-	i.r.of(tickets[0]).w.store(tickets[0] | S_RECOV, release);
-	i.r.q[0].store((tickets[0] + i.r.lap) | NOBODY, release);
-	i.r.recv_at.store(tickets[0] + TICKET);
+	i.r.of(first).w.store(first | S_RECOV, release);
+	i.r.q[0].store((first + i.r.lap) | NOBODY, release);
+	i.r.recv_at.store(first + TICKET);
 	cr_assert_lt(i.r.h->state.load(), CHANNEL_RECOV);
 	ring_sweep(i.r, none, 7);
 	cr_assert_geq(i.r.h->state.load(), CHANNEL_RECOV);
@@ -155,18 +155,18 @@ Test(ring, what_a_dead_one_offered_is_announced_by_its_sweeper)
 Test(ring, the_mark_goes_while_a_left_message_is_held)
 {
 	image i(4, CH_CHANNEL_ACKNOWLEDGED);
-	u64 tickets[BATCH_MAX] = {}, next = 0, t;
+	u64 first = 0, next = 0, t;
 	lane *l;
 
 	cr_assert_eq(ring_publish_many(i.r, 2, 1, writer(next)), 1);
-	cr_assert_eq(ring_claim_receives(i.r, 7, 1, tickets, take_all), 1);
-	ring_requeue(i.r, tickets[0]);
+	cr_assert_eq(ring_claim_receives(i.r, 7, 1, &first, take_all), 1);
+	ring_requeue(i.r, first);
 	cr_assert(ring_find_recovered(i.r, l, t));
 	cr_assert(ring_claim_recovered(*l, t, 7));
 	cr_assert(!ring_find_recovered(i.r, l, t));
 	cr_assert_eq(i.r.h->state.load(), 0, "others need not look for it");
 	cr_assert(ring_has_unreleased(i.r));
-	ring_requeue(i.r, tickets[0]);
+	ring_requeue(i.r, first);
 	cr_assert_eq(receive(i), 0);
 	cr_assert(!ring_has_unreleased(i.r));
 }
