@@ -90,11 +90,13 @@ template <class Look> inline int ring_claim_receives(lane &r, u32 me, u32 n, u64
 			x = q[i].load(acquire); // [C2] pairs with [C1] in ring.h
 			slot &s = at.at(i);
 			w = s.w.load(acquire); // [A1] pairs with [R1] in ring.h
-			const bool is_there = k < n && ahead(x, t) < TICKET && w == (t | S_FULL);
-			const bool is_left = is_there && look(s, t, k) == verdict::leave;
-			CH_CRASH_POINT(recv_found);
-			const bool is_ours = is_there && !is_left &&
-				q[i].compare_exchange_strong(x, (t + at.lap) | me, acq_rel, relaxed); // [C1] pairs with [C2]
+			bool is_left = false, is_ours = false;
+			if (k < n && ahead(x, t) < TICKET && w == (t | S_FULL)) {
+				is_left = look(s, t, k) == verdict::leave;
+				CH_CRASH_POINT(recv_found);
+				is_ours = !is_left && q[i].compare_exchange_strong(x, (t + at.lap) | me, acq_rel,
+										   relaxed); // [C1] pairs with [C2]
+			}
 			if (!is_ours && k > 0) {
 				*out_first = first;
 				return static_cast<int>(k);

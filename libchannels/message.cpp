@@ -443,18 +443,15 @@ int ch_channel_send(struct ch_channel *ch, const void *buf, size_t len, int64_t 
 		[=](u64, u64) INLINE_LAMBDA { return static_cast<i64>(send_any(ch, buf, len, timeout_ns)); }));
 }
 
-ssize_t ch_channel_recv(struct ch_channel *ch, void *buf, size_t cap, int64_t timeout_ns)
+// slowly() where it is not the common case, and where there is no message.
+template <class Slowly>
+[[gnu::always_inline]] static inline ssize_t recv_short(ch_channel *ch, void *buf, u64 cap, Slowly slowly) noexcept
 {
-	if (!ch || !buf || !ch->quick_recv || ch->r.h->state.load(relaxed) != 0) [[unlikely]] // as in receive_once()
-		return ch && buf && ch->quick_spsc ? recv_spsc(ch, buf, cap, timeout_ns)
-						   : recv_any(ch, buf, cap, timeout_ns, nullptr);
 	const u32 me = ch->me.load(relaxed); // as in channel_me()
 	if (me == NOBODY) [[unlikely]]
-		return recv_any(ch, buf, cap, timeout_ns, nullptr);
+		return slowly();
 	const u64 max = cap < ch->quick_recv ? cap : ch->quick_recv;
 	u64 len = 0;
-	auto slowly = [=](auto...)
-			      INLINE_LAMBDA { return static_cast<i64>(recv_any(ch, buf, cap, timeout_ns, nullptr)); };
 	return ring_consume_at(
 		ch->r, me, ch->r.recv_at.load(relaxed), // private hint
 		[&len, max](const slot &s, u64) INLINE_LAMBDA {
@@ -467,6 +464,30 @@ ssize_t ch_channel_recv(struct ch_channel *ch, void *buf, size_t cap, int64_t ti
 			return static_cast<i64>(len);
 		},
 		slowly, slowly);
+}
+
+// A message that is on its way already is met without a pause, and goes the short way still.
+static constexpr int SOON = 64; // looks: well under SPIN_MIN_NS
+
+[[gnu::noinline]] static ssize_t recv_soon(ch_channel *ch, void *buf, u64 cap, i64 timeout_ns) noexcept
+{
+	auto slowly = [=](auto...) INLINE_LAMBDA { return i64{recv_any(ch, buf, cap, timeout_ns, nullptr)}; };
+
+	if (timeout_ns == CH_TRY || spin_budget(ch) == 0)
+		return slowly();
+	for (int n = SOON; n > 0; n--)
+		if (ring_may_consume(ch->r))
+			return recv_short(ch, buf, cap, slowly);
+	return slowly();
+}
+
+ssize_t ch_channel_recv(struct ch_channel *ch, void *buf, size_t cap, int64_t timeout_ns)
+{
+	if (!ch || !buf || !ch->quick_recv || ch->r.h->state.load(relaxed) != 0) [[unlikely]] // as in receive_once()
+		return ch && buf && ch->quick_spsc ? recv_spsc(ch, buf, cap, timeout_ns)
+						   : recv_any(ch, buf, cap, timeout_ns, nullptr);
+	auto slowly = [=](auto...) INLINE_LAMBDA { return i64{recv_soon(ch, buf, cap, timeout_ns)}; };
+	return recv_short(ch, buf, cap, slowly);
 }
 
 int ch_channel_send_attr(struct ch_channel *ch, const void *buf, size_t len, const struct ch_send_attr *attr,
