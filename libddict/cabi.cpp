@@ -25,7 +25,7 @@ ddict_put put_of(const ch_ddict_put_attr *attr)
 }
 
 // The fields that a caller with an older header does not know are their defaults.
-static ddict_options options_of(const ch_ddict_attr *attr)
+ddict_options options_of(const ch_ddict_attr *attr)
 {
 	ch_ddict_attr a = CH_DDICT_ATTR_INIT;
 	ddict_options o;
@@ -206,7 +206,21 @@ int ch_ddict_get_stats(ch_ddict *dict, int manager, ch_ddict_stats *out_stats)
 		const ch::ddict_stats s = dict->core.directed(static_cast<unsigned>(manager)).stats().at(0);
 
 		*out_stats = {s.memory,  s.used,    s.largest, s.keys,   s.clients, s.pinned,
-			      s.waiting, s.evicted, s.expired, s.oldest, s.newest};
+			      s.waiting, s.evicted, s.expired, s.oldest, s.newest, s.deaths, s.lost};
 		return 0;
+	});
+}
+
+int ch_ddict_get_op_stats(ch_ddict *dict, int manager, const char *op, ch_ddict_op_stats *out_stats)
+{
+	return guarded(dict && manager >= 0 && op && out_stats, [&] {
+		const std::vector<ch::ddict_stats> all = dict->core.directed(static_cast<unsigned>(manager)).stats();
+
+		for (const ch::ddict_op_stats &o : all.at(0).ops)
+			if (std::strcmp(o.name, op) == 0) {
+				*out_stats = {o.count, o.p50_ns, o.p99_ns, o.max_ns};
+				return 0;
+			}
+		return failed(ENOENT, "ddict: this operation was not called");
 	});
 }

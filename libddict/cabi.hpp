@@ -11,11 +11,16 @@ struct ch_ddict {
 	ch::ddict_core core;
 };
 
+struct ch_ddict_view {
+	ch::ddict_view view;
+};
+
 namespace ch::dd {
 
 // Keeps the text for ch_ddict_errmsg; the code.
 int failed(int errnum, const char *why) noexcept;
 ddict_put put_of(const ch_ddict_put_attr *attr);
+ddict_options options_of(const ch_ddict_attr *attr);
 
 inline std::span<const std::byte> span(const void *from, std::size_t len)
 {
@@ -62,5 +67,14 @@ struct into {
 			std::memcpy(buf, v.data(), std::min(len, cap));
 	}
 };
+
+inline ssize_t fitting(bool is_there, const into &to)
+{
+	if (!is_there)
+		return failed(ENOENT, "ddict: no such key");
+	if (to.len > to.cap)
+		return failed(ENOBUFS, "ddict: the value is longer than the buffer");
+	return static_cast<ssize_t>(to.len);
+}
 
 } // namespace ch::dd

@@ -3,19 +3,7 @@
 #include "cabi.hpp"
 
 using namespace ch::dd;
-using ch::ddict_call;
 using ch::ddict_core;
-
-struct ch_ddict_view {
-	ch::ddict_view view;
-};
-
-enum class answer { nothing, value, yes_or_no, number };
-
-struct ch_ddict_call {
-	ch::ddict_call call;
-	answer is;
-};
 
 struct ch_ddict_cursor {
 	ddict_core::cursor cursor;
@@ -56,15 +44,6 @@ int ch_ddict_compare_and_set(ch_ddict *dict, const void *key, size_t klen, const
 		return static_cast<int>(
 			dict->core.compare_and_set(span(key, klen), span(expected, expected_len), vlen, from));
 	});
-}
-
-static ssize_t fitting(bool is_there, const into &to)
-{
-	if (!is_there)
-		return failed(ENOENT, "ddict: no such key");
-	if (to.len > to.cap)
-		return failed(ENOBUFS, "ddict: the value is longer than the buffer");
-	return static_cast<ssize_t>(to.len);
 }
 
 // A value that is too long is not written at all: the caller asks again.
@@ -229,84 +208,30 @@ int ch_ddict_get_many(ch_ddict *dict, const ch_ddict_item *items, size_t nr,
 	});
 }
 
-int ch_ddict_start_put(ch_ddict *dict, const void *key, size_t klen, const void *value, size_t vlen,
-		       const ch_ddict_put_attr *attr, struct ch_ddict_call **out_call)
-{
-	return guarded(dict && out_call, [&] {
-		const copied from{span(value, vlen)};
-
-		*out_call = new ch_ddict_call{dict->core.start_put(span(key, klen), vlen, from, put_of(attr)),
-					      answer::nothing};
-		return 0;
-	});
-}
-
-int ch_ddict_start_get(ch_ddict *dict, const void *key, size_t klen, struct ch_ddict_call **out_call)
-{
-	return guarded(dict && out_call, [&] {
-		*out_call = new ch_ddict_call{dict->core.start_get(span(key, klen)), answer::value};
-		return 0;
-	});
-}
-
-int ch_ddict_start_erase(ch_ddict *dict, const void *key, size_t klen, struct ch_ddict_call **out_call)
-{
-	return guarded(dict && out_call, [&] {
-		*out_call = new ch_ddict_call{dict->core.start_erase(span(key, klen)), answer::yes_or_no};
-		return 0;
-	});
-}
-
-int ch_ddict_start_fetch_add_i64(ch_ddict *dict, const void *key, size_t klen, int64_t delta,
-				 struct ch_ddict_call **out_call)
-{
-	return guarded(dict && out_call, [&] {
-		*out_call = new ch_ddict_call{dict->core.start_fetch_add(span(key, klen), ch::ddict_number_of<int64_t>,
-									 static_cast<std::uint64_t>(delta)),
-					      answer::number};
-		return 0;
-	});
-}
-
-int ch_ddict_call_is_ready(struct ch_ddict_call *call)
-{
-	return guarded(call, [&] { return static_cast<int>(call->call.is_ready()); });
-}
-
-ssize_t ch_ddict_call_wait(struct ch_ddict_call *call, void *buf, size_t cap)
-{
-	return guarded(call && (buf || !cap), [&]() -> ssize_t {
-		const std::unique_ptr<struct ch_ddict_call> end(call);
-		into to{buf, cap};
-
-		switch (call->is) {
-		case answer::nothing:
-			call->call.done();
-			return 0;
-		case answer::yes_or_no:
-			return call->call.done();
-		case answer::value:
-			return fitting(call->call.read(to), to);
-		case answer::number:
-			break;
-		}
-		const std::uint64_t bits = call->call.number();
-
-		to(std::as_bytes(std::span(&bits, 1)));
-		return fitting(true, to);
-	});
-}
-
-void ch_ddict_call_forget(struct ch_ddict_call *call)
-{
-	delete call;
-}
-
 int ch_ddict_cursor_open(ch_ddict *dict, const void *prefix, size_t plen, int with_values, ch_ddict_cursor **out_cursor)
 {
-	return guarded(dict && out_cursor, [&] {
-		*out_cursor = new ch_ddict_cursor{ddict_core::cursor(dict->core, with_values != 0, span(prefix, plen)),
+	const ch_ddict_position begin{};
+
+	return ch_ddict_cursor_open_at(dict, prefix, plen, with_values, &begin, out_cursor);
+}
+
+int ch_ddict_cursor_open_at(ch_ddict *dict, const void *prefix, size_t plen, int with_values,
+			    const ch_ddict_position *from, ch_ddict_cursor **out_cursor)
+{
+	return guarded(dict && from && out_cursor, [&] {
+		*out_cursor = new ch_ddict_cursor{ddict_core::cursor(dict->core, with_values != 0, span(prefix, plen),
+								     {from->manager, from->slot}),
 						  with_values != 0};
+		return 0;
+	});
+}
+
+int ch_ddict_cursor_get_position(const ch_ddict_cursor *cursor, ch_ddict_position *out_position)
+{
+	return guarded(cursor && out_position, [&] {
+		const ch::ddict_position p = cursor->cursor.position();
+
+		*out_position = {p.manager, p.slot};
 		return 0;
 	});
 }

@@ -7,7 +7,7 @@ noinst_LTLIBRARIES += libddict_internal.la
 libddict_internal_la_SOURCES = \
 	libddict/async.cpp \
 	libddict/batch.cpp \
-	libddict/cabi.cpp libddict/cabi.hpp libddict/cabi_keys.cpp \
+	libddict/cabi.cpp libddict/cabi.hpp libddict/cabi_calls.cpp libddict/cabi_keys.cpp libddict/cabi_visit.cpp \
 	libddict/cache.cpp \
 	libddict/calls.cpp \
 	libddict/checkpoint.cpp \

@@ -11,7 +11,6 @@
 #include "visit.hpp"
 #include "manager.hpp"
 #include <algorithm>
-#include <channels/module.h>
 #include <csignal>
 #include <cstdio>
 #include <cxxabi.h>
@@ -26,23 +25,6 @@ constexpr std::size_t jobs_max = 16; // at a time; others wait
 // What a child sent before it ended has been met when the channel was empty, or so many came, after its end.
 constexpr unsigned messages_max = 1024;
 
-// The function that is meant, or an error text.
-static ddict_visitor visitor_of(const visit_head &h, const char *&why)
-{
-	ch_module m;
-
-	if (h.module_len > sizeof(h.module) || ch_module_find(h.module, h.module_len, &m) < 0) {
-		why = "the function lies in no part of the program that created the dictionary, nor in a library that "
-		      "it had loaded then, or in another build of it";
-		return nullptr;
-	}
-	if (h.offset >= m.code_end - m.base || m.base + h.offset < m.code) {
-		why = "damaged name of a function";
-		return nullptr;
-	}
-	return reinterpret_cast<ddict_visitor>(m.base + h.offset);
-}
-
 manager::outcome manager::visit(call &c)
 {
 	const char *why = nullptr;
@@ -52,7 +34,7 @@ manager::outcome manager::visit(call &c)
 	if (c.value.size() < sizeof(visit_head))
 		return answer(c, -EPROTO), outcome::answered;
 	const visit_head h = load<visit_head>(c.value.data());
-	const ddict_visitor fn = visitor_of(h, why);
+	const auto fn = reinterpret_cast<ddict_visitor>(address_of(h, why));
 
 	if (!fn)
 		return answer_text(*c.from, c.head.id, -ENOENT, why), outcome::answered;

@@ -6,6 +6,12 @@
 
 namespace ch {
 
+namespace dd {
+// The name of a function, and its address in this process: 0 if it is not here, and a text that says so.
+visit_head name_of(std::uintptr_t fn);
+std::uintptr_t address_of(const visit_head &h, const char *&why);
+} // namespace dd
+
 inline constexpr std::uint32_t visit_fan = 4; // parts that are asked for by one manager's child
 
 struct ddict_visit::state {

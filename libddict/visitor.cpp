@@ -53,18 +53,37 @@ void ddict_visit::answer(bytes more)
 
 // ---- asking
 
-static dd::visit_head name_of(ddict_visitor fn)
-{
-	dd::visit_head h{};
-	ch_module m;
-	const auto at = reinterpret_cast<std::uintptr_t>(fn);
+namespace dd {
 
-	check(ch_module_of(reinterpret_cast<const void *>(at), &m));
+visit_head name_of(std::uintptr_t fn)
+{
+	visit_head h{};
+	ch_module m;
+
+	check(ch_module_of(reinterpret_cast<const void *>(fn), &m));
 	std::memcpy(h.module, m.id, sizeof(h.module));
 	h.module_len = m.id_len;
-	h.offset = at - m.base;
+	h.offset = fn - m.base;
 	return h;
 }
+
+std::uintptr_t address_of(const visit_head &h, const char *&why)
+{
+	ch_module m;
+
+	if (h.module_len > sizeof(h.module) || ch_module_find(h.module, h.module_len, &m) < 0) {
+		why = "the function lies in no part of the program that created the dictionary, nor in a library that "
+		      "it had loaded then, or in another build of it";
+		return 0;
+	}
+	if (h.offset >= m.code_end - m.base || m.base + h.offset < m.code) {
+		why = "damaged name of a function";
+		return 0;
+	}
+	return m.base + h.offset;
+}
+
+} // namespace dd
 
 ddict_call ddict_core::start_visit(const dd::visit_head &head, bytes arg) const
 {
@@ -95,7 +114,7 @@ ddict_view ddict_core::visited(ddict_call &&c)
 ddict_view ddict_core::visit(ddict_visitor fn, bytes arg) const
 {
 	dd::connection &co = conn();
-	dd::visit_head h = name_of(fn);
+	dd::visit_head h = dd::name_of(reinterpret_cast<std::uintptr_t>(fn));
 	const std::int64_t until = dd::deadline_of(timeout_ns_);
 
 	h.first = is_directed() ? static_cast<std::uint32_t>(directed_) : 0;

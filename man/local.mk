@@ -64,14 +64,18 @@ dist_man3_MANS = \
 	man/man3/ch_ddict_call_wait.3 \
 	man/man3/ch_ddict_checkpoint.3 \
 	man/man3/ch_ddict_clear.3 \
+	man/man3/ch_ddict_clone.3 \
 	man/man3/ch_ddict_compare_and_set.3 \
 	man/man3/ch_ddict_contains.3 \
 	man/man3/ch_ddict_copy.3 \
+	man/man3/ch_ddict_copy_to.3 \
 	man/man3/ch_ddict_count_managers.3 \
 	man/man3/ch_ddict_create.3 \
 	man/man3/ch_ddict_cursor_close.3 \
+	man/man3/ch_ddict_cursor_get_position.3 \
 	man/man3/ch_ddict_cursor_next.3 \
 	man/man3/ch_ddict_cursor_open.3 \
+	man/man3/ch_ddict_cursor_open_at.3 \
 	man/man3/ch_ddict_destroy.3 \
 	man/man3/ch_ddict_detach.3 \
 	man/man3/ch_ddict_erase.3 \
@@ -84,6 +88,7 @@ dist_man3_MANS = \
 	man/man3/ch_ddict_get_checkpoint.3 \
 	man/man3/ch_ddict_get_descr.3 \
 	man/man3/ch_ddict_get_many.3 \
+	man/man3/ch_ddict_get_op_stats.3 \
 	man/man3/ch_ddict_get_stats.3 \
 	man/man3/ch_ddict_get_view.3 \
 	man/man3/ch_ddict_is_frozen.3 \
@@ -93,19 +98,31 @@ dist_man3_MANS = \
 	man/man3/ch_ddict_put_if_absent.3 \
 	man/man3/ch_ddict_put_many.3 \
 	man/man3/ch_ddict_rollback.3 \
+	man/man3/ch_ddict_run.3 \
 	man/man3/ch_ddict_set_checkpoint.3 \
 	man/man3/ch_ddict_set_manager.3 \
 	man/man3/ch_ddict_set_timeout.3 \
 	man/man3/ch_ddict_size.3 \
+	man/man3/ch_ddict_start_append.3 \
+	man/man3/ch_ddict_start_compare_and_set.3 \
+	man/man3/ch_ddict_start_contains.3 \
 	man/man3/ch_ddict_start_erase.3 \
+	man/man3/ch_ddict_start_fetch_add_f64.3 \
 	man/man3/ch_ddict_start_fetch_add_i64.3 \
 	man/man3/ch_ddict_start_get.3 \
+	man/man3/ch_ddict_start_pop.3 \
 	man/man3/ch_ddict_start_put.3 \
+	man/man3/ch_ddict_start_put_if_absent.3 \
+	man/man3/ch_ddict_start_wait_for.3 \
 	man/man3/ch_ddict_sync_to_newest_checkpoint.3 \
+	man/man3/ch_ddict_synchronise.3 \
 	man/man3/ch_ddict_unfreeze.3 \
 	man/man3/ch_ddict_view_data.3 \
 	man/man3/ch_ddict_view_len.3 \
 	man/man3/ch_ddict_view_release.3 \
+	man/man3/ch_ddict_visit_answer.3 \
+	man/man3/ch_ddict_visit_next.3 \
+	man/man3/ch_ddict_visit_next_part.3 \
 	man/man3/ch_ddict_wait_for.3 \
 	man/man3/ch_ddict_which_manager.3 \
 	man/man3/ch_ddict_writer_close.3 \

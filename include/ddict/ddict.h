@@ -25,6 +25,7 @@ struct ch_ddict_view;   /* a value, where it lies; opaque */
 struct ch_ddict_call;   /* a call under way; opaque */
 struct ch_ddict_cursor; /* a walk; opaque */
 struct ch_ddict_writer; /* a value that is written in pieces; opaque */
+struct ch_ddict_visit;  /* what a function sees that runs next to the data; opaque */
 
 enum { CH_DDICT_REFUSE = 0, CH_DDICT_WAIT = 1, CH_DDICT_EVICT = 2 }; /* what a put does when memory is full */
 
@@ -156,10 +157,25 @@ CH_API int ch_ddict_start_get(struct ch_ddict *dict, const void *key, size_t kle
 CH_API int ch_ddict_start_erase(struct ch_ddict *dict, const void *key, size_t klen, struct ch_ddict_call **out_call);
 CH_API int ch_ddict_start_fetch_add_i64(struct ch_ddict *dict, const void *key, size_t klen, int64_t delta,
 					struct ch_ddict_call **out_call);
+CH_API int ch_ddict_start_fetch_add_f64(struct ch_ddict *dict, const void *key, size_t klen, double delta,
+					struct ch_ddict_call **out_call);
+CH_API int ch_ddict_start_pop(struct ch_ddict *dict, const void *key, size_t klen, struct ch_ddict_call **out_call);
+CH_API int ch_ddict_start_contains(struct ch_ddict *dict, const void *key, size_t klen, struct ch_ddict_call **out_call);
+CH_API int ch_ddict_start_put_if_absent(struct ch_ddict *dict, const void *key, size_t klen, const void *value,
+					size_t vlen, const struct ch_ddict_put_attr *attr,
+					struct ch_ddict_call **out_call);
+CH_API int ch_ddict_start_compare_and_set(struct ch_ddict *dict, const void *key, size_t klen, const void *expected,
+					  size_t expected_len, const void *value, size_t vlen,
+					  struct ch_ddict_call **out_call);
+CH_API int ch_ddict_start_append(struct ch_ddict *dict, const void *key, size_t klen, const void *more, size_t len,
+				 struct ch_ddict_call **out_call);
+CH_API int ch_ddict_start_wait_for(struct ch_ddict *dict, const void *key, size_t klen, const void *value, size_t vlen,
+				   struct ch_ddict_call **out_call);
 /* ch_ddict_call_is_ready - 1 if ch_ddict_call_wait would not wait. Threads: one at a time for one call. */
 CH_API int ch_ddict_call_is_ready(struct ch_ddict_call *call);
 /* ch_ddict_call_wait - the answer, and the end of the call: of a put 0, of a get the length of the value, which is
- * copied to buf (-ENOENT, -ENOBUFS), of an erase 1 or 0, of a fetch_add 8 and the old number in buf. */
+ * copied to buf (-ENOENT, -ENOBUFS), of a pop as ch_ddict_pop, of an erase, contains, put_if_absent and
+ * compare_and_set 1 or 0, of a fetch_add 8 and the old number in buf, of an append the new length, of a wait_for 1. */
 CH_API ssize_t ch_ddict_call_wait(struct ch_ddict_call *call, void *buf, size_t cap);
 /* ch_ddict_call_forget - end it without its answer; what it does takes place all the same. NULL is a no-op. */
 CH_API void ch_ddict_call_forget(struct ch_ddict_call *call);
@@ -167,6 +183,15 @@ CH_API void ch_ddict_call_forget(struct ch_ddict_call *call);
 /* ch_ddict_cursor_open - walk through the keys that begin with a prefix. with_values: 1 or 0. */
 CH_API int ch_ddict_cursor_open(struct ch_ddict *dict, const void *prefix, size_t plen, int with_values,
 				struct ch_ddict_cursor **out_cursor);
+/* Where a walk is; plain bytes, also for another process. All zero: at its beginning. */
+struct ch_ddict_position {
+	uint64_t manager, slot;
+};
+/* ch_ddict_cursor_open_at - the same, from where another walk was. */
+CH_API int ch_ddict_cursor_open_at(struct ch_ddict *dict, const void *prefix, size_t plen, int with_values,
+				   const struct ch_ddict_position *from, struct ch_ddict_cursor **out_cursor);
+/* ch_ddict_cursor_get_position - where a new walk goes on: it may meet some keys again, and leaves none out. */
+CH_API int ch_ddict_cursor_get_position(const struct ch_ddict_cursor *cursor, struct ch_ddict_position *out_position);
 /* ch_ddict_cursor_next - the next one. Returns 1, or 0 at the end. What out_item names stays until the next call.
  * Threads: one at a time for one cursor. */
 CH_API int ch_ddict_cursor_next(struct ch_ddict_cursor *cursor, struct ch_ddict_item *out_item);
@@ -194,9 +219,50 @@ struct ch_ddict_stats {
 	uint64_t memory, used, largest;            /* bytes: all, in use, of the largest value that there is room for */
 	uint64_t keys, clients, pinned, waiting;   /* pinned: values read in place; waiting: calls */
 	uint64_t evicted, expired, oldest, newest; /* keys; checkpoints */
+	uint64_t deaths, lost;                     /* processes that were this manager; keys that went with them */
 };
 /* ch_ddict_get_stats - of one manager. */
 CH_API int ch_ddict_get_stats(struct ch_ddict *dict, int manager, struct ch_ddict_stats *out_stats);
+
+/* What one operation took in a manager, from its receiving to its answer. */
+struct ch_ddict_op_stats {
+	uint64_t count;                  /* calls */
+	uint64_t p50_ns, p99_ns, max_ns; /* of one call in sixteen */
+};
+/* ch_ddict_get_op_stats - of one manager and operation: "put", "get"... -ENOENT if it was not called. */
+CH_API int ch_ddict_get_op_stats(struct ch_ddict *dict, int manager, const char *op, struct ch_ddict_op_stats *out_stats);
+
+/*
+ * Called beside each manager, in a process of its own. Returns 0, or a negative errno value: the caller gets it.
+ *
+ * arg       a copy of what was given to ch_ddict_run, aligned to 8 bytes.
+ */
+typedef int (*ch_ddict_visitor)(struct ch_ddict_visit *visit, const void *arg, size_t len);
+/*
+ * ch_ddict_run - call a function next to the data, and wait for what the first manager's answers.
+ *
+ * fn          of the program that created the dictionary, or of a library that it had loaded then.
+ * out_answer  to be read like a value, until ch_ddict_view_release.
+ *
+ * Returns 0, what fn returned, or -ENOENT (fn is not in the creator's program), -ECANCELED (it crashed), -ETIMEDOUT (it
+ * was killed), -ENOSPC (no room for the answer, or memory was short and it was killed), -EAGAIN (as fork(2)).
+ */
+CH_API int ch_ddict_run(struct ch_ddict *dict, ch_ddict_visitor fn, const void *arg, size_t len,
+			struct ch_ddict_view **out_answer);
+/* ch_ddict_visit_next - the next pair of this manager. Returns 1, or 0 at the end. The pair stays until fn returns. */
+CH_API int ch_ddict_visit_next(struct ch_ddict_visit *visit, struct ch_ddict_item *out_item);
+/* ch_ddict_visit_next_part - the next answer of a manager below this one; it stays until the next call. Returns 1, or 0
+ * at the end, or what went wrong there. */
+CH_API int ch_ddict_visit_next_part(struct ch_ddict_visit *visit, const void **out_part, size_t *out_len);
+/* ch_ddict_visit_answer - put more behind this one's answer. */
+CH_API int ch_ddict_visit_answer(struct ch_ddict_visit *visit, const void *more, size_t len);
+
+/* ch_ddict_clone - a new dictionary with the same content. Returns as ch_ddict_create and ch_ddict_copy_to. */
+CH_API int ch_ddict_clone(struct ch_ddict *dict, const struct ch_ddict_attr *attr, struct ch_ddict **out_dict);
+/* ch_ddict_copy_to - put all content into another one. Returns how many keys. */
+CH_API int64_t ch_ddict_copy_to(struct ch_ddict *dict, struct ch_ddict *to);
+/* ch_ddict_synchronise - give managers without keys those of the same manager of another one. Returns how many keys. */
+CH_API int64_t ch_ddict_synchronise(struct ch_ddict *const *dicts, size_t nr);
 
 #ifdef __cplusplus
 }

@@ -10,6 +10,7 @@ tests_ddict_ddict_stress_LDADD   = libddict.la libchannels.la
 
 if HAVE_CRITERION
 check_PROGRAMS += \
+	tests/ddict/c_rows_test \
 	tests/ddict/c_test \
 	tests/ddict/checkpoint_test \
 	tests/ddict/clients_test \
@@ -26,6 +27,9 @@ check_PROGRAMS += \
 	tests/ddict/room_test \
 	tests/ddict/visit_test
 endif
+tests_ddict_c_rows_test_SOURCES    = tests/ddict/c_rows_test.c
+tests_ddict_c_rows_test_CPPFLAGS   = $(DDICT_TEST_CPPFLAGS)
+tests_ddict_c_rows_test_LDADD      = $(DDICT_TEST_LDADD)
 tests_ddict_c_test_SOURCES         = tests/ddict/c_test.c
 tests_ddict_c_test_CPPFLAGS        = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_c_test_LDADD           = $(DDICT_TEST_LDADD)
