@@ -404,6 +404,19 @@ using namespace ch::core;
 	return rc == LEFT ? leave_message(ch, in.refused) : refuse(ch, rc);
 }
 
+// A message that is on its way already is met without a pause, and goes the short way still.
+static bool comes_soon(const ch_channel *ch, i64 timeout_ns) noexcept
+{
+	constexpr int looks = 64; // well under SPIN_MIN_NS
+
+	if (timeout_ns == CH_TRY || spin_budget(ch) == 0)
+		return false;
+	for (int n = looks; n > 0; n--)
+		if (ring_may_consume(ch->r))
+			return true;
+	return false;
+}
+
 [[gnu::noinline]] static ssize_t recv_spsc(ch_channel *ch, void *buf, u64 cap, i64 timeout_ns) noexcept
 {
 	const u64 max = cap < ch->quick_spsc ? cap : ch->quick_spsc;
@@ -412,17 +425,17 @@ using namespace ch::core;
 
 	if (!role_is_mine(ch, RECEIVER) || ch->r.h->state.load(relaxed) != 0) [[unlikely]] // as in receive_once()
 		return recv_any(ch, buf, cap, timeout_ns, nullptr);
-	const u64 n = spsc_pop(
-		ch->r, 1, &rc,
-		[&len, max](const slot &s, u64, u64) INLINE_LAMBDA {
-			len = s.what.load(relaxed); // the sender is done with it
-			return len <= max ? verdict::take : verdict::leave;
-		},
-		[&len, buf](const slot &s, u64, u64) INLINE_LAMBDA {
-			copy_short(buf, s.data, len);
-			return i64{0};
-		});
-	return n ? static_cast<ssize_t>(len) : recv_any(ch, buf, cap, timeout_ns, nullptr);
+	auto look = [&len, max](const slot &s, u64, u64) INLINE_LAMBDA {
+		len = s.what.load(relaxed); // the sender is done with it
+		return len <= max ? verdict::take : verdict::leave;
+	};
+	auto use = [&len, buf](const slot &s, u64, u64) INLINE_LAMBDA {
+		copy_short(buf, s.data, len);
+		return i64{0};
+	};
+	if (spsc_pop(ch->r, 1, &rc, look, use) || (comes_soon(ch, timeout_ns) && spsc_pop(ch->r, 1, &rc, look, use)))
+		return static_cast<ssize_t>(len);
+	return recv_any(ch, buf, cap, timeout_ns, nullptr);
 }
 
 // The common case of both calls runs straight through: a short message, at the ticket we expect, nobody asleep.
@@ -466,19 +479,11 @@ template <class Slowly>
 		slowly, slowly);
 }
 
-// A message that is on its way already is met without a pause, and goes the short way still.
-static constexpr int SOON = 64; // looks: well under SPIN_MIN_NS
-
 [[gnu::noinline]] static ssize_t recv_soon(ch_channel *ch, void *buf, u64 cap, i64 timeout_ns) noexcept
 {
 	auto slowly = [=](auto...) INLINE_LAMBDA { return i64{recv_any(ch, buf, cap, timeout_ns, nullptr)}; };
 
-	if (timeout_ns == CH_TRY || spin_budget(ch) == 0)
-		return slowly();
-	for (int n = SOON; n > 0; n--)
-		if (ring_may_consume(ch->r))
-			return recv_short(ch, buf, cap, slowly);
-	return slowly();
+	return comes_soon(ch, timeout_ns) ? recv_short(ch, buf, cap, slowly) : slowly();
 }
 
 ssize_t ch_channel_recv(struct ch_channel *ch, void *buf, size_t cap, int64_t timeout_ns)

@@ -153,7 +153,7 @@ struct series {
 		return "";
 	}
 
-	void report(benchmark::State &state) const
+	void report(benchmark::State &state, double peer_ratio) const
 	{
 		state.counters["value"] = median(values);
 		if (median(p50s) > 0) {
@@ -164,7 +164,12 @@ struct series {
 		if (baselines.empty())
 			return;
 		state.counters["baseline"] = median(baselines);
-		state.counters["ratio"] = median(values) / median(baselines);
+		const double ratio = median(values) / median(baselines);
+		state.counters["ratio"] = ratio;
+		if (peer_ratio > 0) {
+			state.counters["peer_ratio"] = peer_ratio;
+			state.counters["ahead"] = median(p50s) > 0 ? peer_ratio / ratio : ratio / peer_ratio;
+		}
 		state.counters["ratio_min"] = *std::min_element(ratios.begin(), ratios.end());
 		state.counters["ratio_max"] = *std::max_element(ratios.begin(), ratios.end());
 	}
@@ -186,8 +191,8 @@ static void run_row(benchmark::State &state, const row &r)
 			break;
 		}
 	}
-	s.report(state);
-	state.SetLabel(r.note);
+	s.report(state, r.peer_ratio);
+	state.SetLabel(r.peer.empty() ? r.note : r.note + "; best peer: " + r.peer);
 }
 
 void add_row(row r)

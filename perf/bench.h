@@ -175,6 +175,9 @@ struct row {
 	std::string note; // unit, and what the baseline is
 	measurement subject;
 	measurement baseline; // may be empty
+	// What the best peer that was measured elsewhere had for a ratio, and its name; see README.md.
+	double peer_ratio = 0;
+	std::string peer{};
 };
 void add_row(row r);
 

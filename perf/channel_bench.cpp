@@ -110,12 +110,52 @@ struct blocking_end {
 	int recv(void *buf, std::size_t len) { return whole(ch_channel_recv(from.get(), buf, len, CH_FOREVER), len); }
 };
 
-sample latency(std::size_t len, std::uint32_t spin_ns)
+sample latency(std::size_t len, std::uint32_t spin_ns, std::uint32_t flags = 0)
 {
 	return guarded([=] {
-		channel_set set({len, 4, spin_ns, 2});
+		channel_set set({len, 4, spin_ns, 2, flags});
 		return ping_pong(len, [&](int side) {
 			return blocking_end{set.attach(side, spin_ns), set.attach(1 - side, spin_ns)};
+		});
+	});
+}
+
+// Written and read in place, of which the first and the last word: what the bytes between cost is not the channel's.
+struct in_place_end {
+	attached to, from;
+
+	int send(const void *buf, std::size_t len)
+	{
+		ch_message msg = CH_MESSAGE_INIT;
+		const char *first = static_cast<const char *>(buf);
+
+		if (int rc = ch_channel_claim(to.get(), len, CH_FOREVER, &msg); rc < 0)
+			return rc;
+		std::memcpy(msg.data, first, 8);
+		std::memcpy(static_cast<char *>(msg.data) + len - 8, first + len - 8, 8);
+		return ch_channel_commit(to.get(), &msg, CH_FOREVER);
+	}
+	int recv(void *buf, std::size_t len)
+	{
+		ch_message msg = CH_MESSAGE_INIT;
+		char *first = static_cast<char *>(buf);
+
+		if (int rc = ch_channel_take(from.get(), CH_FOREVER, &msg); rc < 0)
+			return rc;
+		const int rc = whole(static_cast<ssize_t>(msg.len), len);
+		std::memcpy(first, msg.data, 8);
+		std::memcpy(first + len - 8, static_cast<char *>(msg.data) + len - 8, 8);
+		ch_channel_release(from.get(), &msg);
+		return rc;
+	}
+};
+
+sample in_place_latency(std::size_t len)
+{
+	return guarded([=] {
+		channel_set set({len, 4, busy(), 2});
+		return ping_pong(len, [&](int side) {
+			return in_place_end{set.attach(side, busy()), set.attach(1 - side, busy())};
 		});
 	});
 }
@@ -318,9 +358,9 @@ sample in_place(std::size_t len)
 	});
 }
 
-sample copy_bandwidth(std::size_t len)
+sample bandwidth(std::size_t len, std::uint32_t capacity = 64)
 {
-	sample s = rate<trying_port>({1, len}, large_capacity);
+	sample s = rate<trying_port>({1, len}, capacity);
 
 	s.value *= static_cast<double>(len);
 	return s;
@@ -375,23 +415,73 @@ std::string named(const std::string &name, std::size_t len)
 	return name + "/" + std::to_string(len);
 }
 
+constexpr std::size_t sizes[] = {8, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576};
+
+// Peers that cannot be run here, by the ratio that they had to the same baseline where they were measured (README.md).
+struct measured_peer {
+	const char *row, *peer;
+	double ratio;
+};
+constexpr measured_peer peers[] = {
+	{"channel/latency_spin/8", "Aeron IPC, 80 ns, raw 60", 80.0 / 60},
+	{"channel/latency_spsc/8", "Aeron IPC, 80 ns, raw 60", 80.0 / 60},
+	{"channel/latency_spin/64", "libfabric shm, 560 ns, raw at most 200", 560.0 / 200},
+	{"channel/latency_spin/65536", "libfabric shm, 20 us, memcpy in and out 13.1", 20 / 13.1},
+	{"channel/latency_adaptive/8", "DragonHPC, blocking, 3 us, raw at most 200 ns", 3000.0 / 200},
+	{"channel/latency_inplace/1048576", "iceoryx, 1.2 us, raw at most 200 ns", 1200.0 / 200},
+	{"channel/rate_1to1/8", "Aeron IPC, 7 M/s, plain MPMC ring 45", 7.0 / 45},
+	{"channel/rate_2to2/8", "DPDK rte_ring, 6 M/s, plain MPMC ring 50", 6.0 / 50},
+	{"channel/copy_bw/1048576", "DragonHPC, 14 GB/s, 4 plain slots 16", 14.0 / 16},
+};
+
+void add_channel_row(row r)
+{
+	for (const measured_peer &p : peers)
+		if (r.name == p.row) {
+			r.peer_ratio = p.ratio;
+			r.peer = p.peer;
+		}
+	add_row(std::move(r));
+}
+
 void add_latency_rows()
 {
-	for (std::size_t len : {8, 64, 512, 4096, 65536, 1048576})
-		add_row({named("channel/latency_spin", len),
-			 len == 8 ? "ns one way, busy; baseline: raw cache line"
-				  : "ns one way, busy; baseline: copy in, raw exchange, copy out",
-			 [=] { return latency(len, CH_SPIN_ALWAYS); }, [=] { return raw_latency(len); }});
-	add_row({named("channel/latency_adaptive", 8), "ns one way, default spin; baseline: raw cache line",
-		 [] { return latency(8, 0); }, [] { return raw_latency(8); }});
-	add_row({named("channel/wakeup", 8), "ns one way, blocking; baseline: raw futex",
-		 [] { return latency(8, CH_SPIN_NEVER); }, futex_latency});
+	for (std::size_t len : sizes)
+		add_channel_row({named("channel/latency_spin", len),
+				 len == 8 ? "ns one way, busy; baseline: raw cache line"
+					  : "ns one way, busy; baseline: copy in, raw exchange, copy out",
+				 [=] { return latency(len, CH_SPIN_ALWAYS); }, [=] { return raw_latency(len); }});
+	add_channel_row({"channel/latency_spsc/8", "ns one way, busy, one sender, one receiver; baseline: raw cache line",
+			 [] { return latency(8, CH_SPIN_ALWAYS, CH_CHANNEL_SPSC); }, [] { return raw_latency(8); }});
+	add_channel_row({"channel/latency_adaptive/8", "ns one way, default spin; baseline: raw cache line",
+			 [] { return latency(8, 0); }, [] { return raw_latency(8); }});
+	for (std::size_t len : {65536, 1048576})
+		add_channel_row({named("channel/latency_inplace", len),
+				 "ns one way, busy, first and last word in place; baseline: raw cache line",
+				 [=] { return in_place_latency(len); }, [] { return raw_latency(8); }});
+	add_channel_row({"channel/wakeup/8", "ns one way, blocking; baseline: raw futex",
+			 [] { return latency(8, CH_SPIN_NEVER); }, futex_latency});
+}
+
+// Peers that every machine has, themselves.
+void add_peer_rows()
+{
+	for (std::size_t len : sizes) {
+		add_row({named("peer/pipe_latency", len), "ns one way, default spin; baseline: pipe",
+			 [=] { return latency(len, 0); }, [=] { return pipe_latency(len); }});
+		add_row({named("peer/unix_latency", len), "ns one way, default spin; baseline: Unix stream socket",
+			 [=] { return latency(len, 0); }, [=] { return unix_latency(len); }});
+		add_row({named("peer/pipe_bw", len), "bytes/s; baseline: pipe", [=] { return bandwidth(len); },
+			 [=] { return pipe_bandwidth(len); }});
+		add_row({named("peer/unix_bw", len), "bytes/s; baseline: Unix stream socket", [=] { return bandwidth(len); },
+			 [=] { return unix_bandwidth(len); }});
+	}
 }
 
 template <class Port> void add_rate_row(const std::string &name, flow f)
 {
-	add_row({named("channel/" + name, f.len), "messages/s; baseline: plain bounded MPMC ring",
-		 [=] { return rate<Port>(f, rate_capacity); }, [=] { return vyukov_rate(f, rate_capacity); }});
+	add_channel_row({named("channel/" + name, f.len), "messages/s; baseline: plain bounded MPMC ring",
+			 [=] { return rate<Port>(f, rate_capacity); }, [=] { return vyukov_rate(f, rate_capacity); }});
 }
 
 void add_rate_rows()
@@ -429,9 +519,9 @@ void add_variant_rows()
 
 void add_bandwidth_rows()
 {
-	for (std::size_t len : {4096, 65536, 1048576})
-		add_row({named("channel/copy_bw", len), "bytes/s; baseline: copy in and out of 4 plain slots",
-			 [=] { return copy_bandwidth(len); }, [=] { return slots_copy(len); }});
+	for (std::size_t len : {4096, 16384, 65536, 262144, 1048576})
+		add_channel_row({named("channel/copy_bw", len), "bytes/s; baseline: copy in and out of 4 plain slots",
+				 [=] { return bandwidth(len, large_capacity); }, [=] { return slots_copy(len); }});
 	for (std::size_t len : {4096, 65536, 1048576})
 		add_row({named("channel/inplace_bw", len), "bytes/s; baseline: write and read 4 plain slots in place",
 			 [=] { return in_place(len); }, [=] { return slots_in_place(len); }});
@@ -447,6 +537,7 @@ int main(int argc, char **argv)
 	add_rate_rows();
 	add_variant_rows();
 	add_bandwidth_rows();
+	add_peer_rows();
 	add_baseline_rows();
 	return run_rows(argc, argv,
 			{{"libchannels", ch_version()},
