@@ -209,11 +209,12 @@ bool sweep_peer(ch_segment *seg, u32 i) noexcept
 	CH_CRASH_POINT(sweep_elected);
 	seg->used[i / 64].fetch_or(u64{1} << (i % 64), seq_cst); // it may have died without: before we use its hazards
 	sweep_pool(seg, i);
-	finish_sweep(seg, i, id);
-	for_each_peer(seg, [&](u32 k) { // sweeps that it died in
+	// Sweeps that it died in: of all slots, for it may have taken the mark of one away already; and before its own slot
+	// goes, so that whoever takes this sweep over comes by them too.
+	for (u32 k = 1; k <= seg->max_peers; k++)
 		if (seg->peers[k].sweeper.load(acquire) == id) // [W2] pairs with [W1]
 			sweep_peer(seg, k);
-	});
+	finish_sweep(seg, i, id);
 	return true;
 }
 
