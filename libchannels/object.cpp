@@ -11,6 +11,7 @@
 #include "wait.h"
 #include "watch.h"
 #include <cerrno>
+#include <cstdlib>
 
 namespace ch::core {
 
@@ -61,26 +62,63 @@ static void clear_bit(const ch_object *o, u32 i) noexcept
 	object_bits(*o->kind, o->block.addr)[i / 64].fetch_and(~(u64{1} << (i % 64)), seq_cst);
 }
 
+// ---- this process's handles; under the registry lock
+
+static void chain(handle_table &t, ch_object *o) noexcept
+{
+	ch_object *&first = t.chain_of(o->block.index);
+
+	o->next = first;
+	o->link = &first;
+	if (first)
+		first->link = &o->next;
+	first = o;
+}
+
+// Chains stay short; without memory they get longer.
+static void grow(handle_table &t) noexcept
+{
+	const u32 nr_old = 1u << t.lg;
+	ch_object **const old = t.chains();
+	ch_object **const bigger = static_cast<ch_object **>(std::calloc(size_t{4} * nr_old, sizeof(*bigger)));
+
+	if (!bigger)
+		return;
+	handle_table to;
+	to.many = bigger;
+	to.lg = t.lg + 2;
+	for (u32 i = 0; i < nr_old; i++)
+		for (ch_object *o = old[i], *next; o; o = next) {
+			next = o->next;
+			chain(to, o);
+		}
+	std::free(t.many);
+	t.many = bigger;
+	t.lg = to.lg;
+}
+
 static void link_handle(ch_object *o) noexcept
 {
-	o->next = o->pool->seg->objects;
-	o->pool->seg->objects = o;
+	handle_table &t = o->pool->seg->objects;
+
+	if (++t.nr > 1u << t.lg && t.lg < 30)
+		grow(t);
+	chain(t, o);
 }
 
 // True if it was the last handle of this process on this object.
 static bool unlink_handle(ch_object *o) noexcept
 {
-	bool is_last = true;
+	handle_table &t = o->pool->seg->objects;
 
-	for (ch_object **p = &o->pool->seg->objects; *p;) {
-		if (*p == o) {
-			*p = o->next;
-			continue;
-		}
-		is_last &= (*p)->block.index != o->block.index || (*p)->tag != o->tag;
-		p = &(*p)->next;
-	}
-	return is_last;
+	t.nr--;
+	*o->link = o->next;
+	if (o->next)
+		o->next->link = o->link;
+	for (const ch_object *p = t.chain_of(o->block.index); p; p = p->next)
+		if (p->block.index == o->block.index && p->tag == o->tag)
+			return false;
+	return true;
 }
 
 // Puts this process's bit into the object, if it is still the one that the handle means.

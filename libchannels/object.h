@@ -29,7 +29,7 @@ struct ch_object {
 	const ch::core::object_kind *kind = nullptr;
 	ch::core::u64 tag = 0;
 	ch::core::block_place block{};
-	ch_object *next = nullptr; // of this process's handles in the segment
+	ch_object *next = nullptr, **link = nullptr; // in its chain of the segment's handle_table; who points at it
 	bool is_stale = false;     // destroyed before this (forked) process could attach
 };
 

@@ -67,8 +67,9 @@ static void fork_child() noexcept
 		if (s->watch_fd >= 0)
 			close(s->watch_fd);
 		s->watch_fd = -1;
-		for (ch_object *c = s->objects; c; c = c->next)
-			c->me.store(NOBODY, relaxed); // one thread: nobody looks
+		for (u32 i = 0; i < 1u << s->objects.lg; i++)
+			for (ch_object *c = s->objects.chains()[i]; c; c = c->next)
+				c->me.store(NOBODY, relaxed); // one thread: nobody looks
 	}
 }
 
@@ -214,6 +215,7 @@ void segment_unref(ch_segment *seg) noexcept
 		close(seg->fd);
 	keeper_poke();
 	munmap(seg->base, seg->map_len);
+	std::free(seg->objects.many);
 	delete seg;
 }
 

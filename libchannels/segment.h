@@ -11,6 +11,18 @@
 
 struct ch_object; // object.h
 
+// This process's handles on the objects of a segment, in chains by the object's block, so that making one and giving one
+// back cost the same however many there are.
+struct handle_table {
+	static constexpr ch::core::u32 LG_FEW = 4;
+	ch_object *few[1u << LG_FEW] = {};
+	ch_object **many = nullptr; // in the place of few
+	ch::core::u32 lg = LG_FEW, nr = 0;
+
+	ch_object **chains() noexcept { return many ? many : few; }
+	ch_object *&chain_of(ch::core::u64 block) noexcept { return chains()[block * 0x9e3779b97f4a7c15 >> (64 - lg)]; }
+};
+
 // One per segment and process, however many handles there are. All of it is guarded by the registry lock, except
 // what the message path reads: geometry, which never changes, and the owner indices, which are atomic.
 struct ch_pool {
@@ -40,7 +52,7 @@ struct ch_segment {
 	bool is_destroyed = false;
 	char name[208] = "";
 	ch_pool pool;
-	ch_object *objects = nullptr; // handles of this process
+	handle_table objects;
 };
 
 namespace ch::core {

@@ -121,10 +121,41 @@ sample in_set(std::size_t nr_idle, std::uint32_t spin_ns, std::uint32_t flags)
 	});
 }
 
+// Members come, are armed by a wait, and go with their set.
+sample life_of_members(std::size_t nr)
+{
+	return guarded([=] {
+		stage s(nr, 0);
+		ch_poll_event ev;
+		ch_pollset_attr attr = CH_POLLSET_ATTR_INIT;
+		std::uint64_t done = 0, ns = 0;
+
+		attr.max_members = static_cast<std::uint32_t>(nr);
+		while (ns < conf().run_ns) {
+			const std::uint64_t begin = ticks();
+			ch_pollset *set;
+			sound(ch_pollset_create(&attr, &set), "ch_pollset_create");
+			for (ch_channel *ch : s.idle)
+				sound(ch_pollset_add(set, ch, CH_POLL_IN, 0), "ch_pollset_add");
+			if (ch_pollset_wait(set, &ev, 1, CH_TRY) != -EAGAIN)
+				throw std::runtime_error("an event of an idle member");
+			ch_pollset_destroy(set);
+			ns += static_cast<std::uint64_t>(static_cast<double>(ticks() - begin) / ticks_per_ns());
+			done += nr;
+		}
+		sample r;
+		r.value = static_cast<double>(ns) / static_cast<double>(done);
+		return r;
+	});
+}
+
 } // namespace
 
 int main(int argc, char **argv)
 {
+	for (std::size_t nr : {100, 1000, 10000, 65536})
+		add_row({"pollset/members_" + std::to_string(nr), "ns for a member to come and go; baseline: in a set of 100",
+			 [=] { return life_of_members(nr); }, [] { return life_of_members(100); }});
 	for (std::size_t nr : {1, 10, 100, 1000, 4000})
 		add_row({"pollset/wakeup_" + std::to_string(nr) + "/8", "ns one way, blocking; baseline: in the channel itself",
 			 [=] { return in_set(nr - 1, CH_SPIN_NEVER, 0); }, [] { return in_channel(CH_SPIN_NEVER); }});

@@ -151,7 +151,7 @@ void set_up(process &p, const geometry &g, u32 nr_pages, bool allocates, int i)
 	p.seg.peers = g.peers;
 	p.seg.used = g.used;
 	p.seg.me.store(static_cast<u32>(i) + 1, relaxed);
-	p.seg.objects = nullptr;
+	p.seg.objects = {};
 	p.seg.pool.seg = &p.seg;
 	p.seg.pool.hdr = g.pool;
 	run_map &m = p.seg.pool.map;
@@ -191,7 +191,7 @@ place make_channel(const shape &s)
 		abort();
 	const place at{ch->block.index, ch->tag};
 	name_ring(ch->r);
-	processes[0].seg.objects = nullptr;
+	processes[0].seg.objects = {};
 	delete ch;
 	return at;
 }
