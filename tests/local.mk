@@ -263,7 +263,7 @@ tests_crash_pool_torture_SOURCES  = tests/crash/pool_torture.cpp tests/support/s
 tests_crash_pool_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
 tests_crash_pool_torture_LDADD    = libpool_internal.la libchannels_internal.la
 check_PROGRAMS += tests/crash/sync_torture
-tests_crash_sync_torture_SOURCES  = tests/crash/sync_torture.cpp tests/support/support.h
+tests_crash_sync_torture_SOURCES  = tests/crash/in_set.h tests/crash/sync_torture.cpp tests/support/support.h
 tests_crash_sync_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
 tests_crash_sync_torture_LDADD    = libchannels_internal.la
 tests_stress_ways_stress_SOURCES = tests/stress/ways_stress.cpp tests/stress/stress.h tests/support/support.h
@@ -286,7 +286,7 @@ tests_crash_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
 tests_crash_torture_LDADD    = libchannels_internal.la
 
 check_PROGRAMS += tests/crash/stream_torture
-tests_crash_stream_torture_SOURCES  = tests/crash/stream_torture.cpp tests/support/support.h
+tests_crash_stream_torture_SOURCES  = tests/crash/in_set.h tests/crash/stream_torture.cpp tests/support/support.h
 tests_crash_stream_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
 tests_crash_stream_torture_LDADD    = libchannels_internal.la
 

@@ -13,6 +13,7 @@
  * usage: stream_torture [--kills N] [--seconds S] [--seed X] [--writers W] [--readers R]
  */
 #include "crash.h"
+#include "in_set.h"
 #include "../support/support.h"
 #include <algorithm>
 #include <atomic>
@@ -55,6 +56,7 @@ struct evidence {
 
 evidence *ev;
 member *self;
+ch_pollset *set; /* in half of the incarnations */
 
 struct chunk_head {
 	uint32_t talk, seq, total;
@@ -123,7 +125,8 @@ int put_chunk(struct ch_stream *s, struct ch_pool *pool, const chunk_head &h, ui
 		if (rc < 0)
 			return rc;
 		write_chunk(msg.data, h);
-		rc = ch_stream_commit(s, &msg, h.seq + 1, HANG_NS);
+		rc = torture::call_when(set, ch_stream_get_pollable(s), CH_POLL_OUT, HANG_NS,
+			       [&](int64_t t) { return ch_stream_commit(s, &msg, h.seq + 1, t); });
 		ch_stream_abort(s, &msg);
 		return rc;
 	default:
@@ -156,7 +159,9 @@ void talk_once(struct ch_stream_port *port, struct ch_pool *pool, uint64_t &rs)
 	if (talk >= MAX_TALKS)
 		_exit(0);
 	self->talk = talk + 1;
-	MUST(ch_stream_open(port, is_buffered ? CH_STREAM_BUFFERED : 0, HANG_NS, &s) == 0);
+	MUST(torture::call_when(set, ch_stream_port_get_pollable(port), CH_POLL_OUT, HANG_NS, [&](int64_t t) {
+		     return ch_stream_open(port, is_buffered ? CH_STREAM_BUFFERED : 0, t, &s);
+	     }) == 0);
 	for (uint32_t seq = 0; seq < total && rc == 0 && !is_buffered; seq++)
 		rc = put_chunk(s, pool, { talk, seq, total }, rs);
 	if (is_buffered)
@@ -187,7 +192,8 @@ bool read_chunk(struct ch_stream *s, int64_t &talk, uint32_t &seq, uint32_t &tot
 	uint64_t arg = 0;
 	chunk_head h;
 
-	rc = ch_stream_take(s, HANG_NS, &msg, &arg);
+	rc = torture::call_when(set, ch_stream_get_pollable(s), CH_POLL_IN, HANG_NS,
+		       [&](int64_t t) { return ch_stream_take(s, t, &msg, &arg); });
 	if (rc <= 0)
 		return true;
 	MUST(is_chunk(msg.data, msg.len, h));
@@ -244,16 +250,21 @@ void listen_once(struct ch_stream *s, uint64_t &rs)
 	MUST(ch_stream_port_attach(&ev->port, &port) == 0);
 	struct ch_pool *pool = nullptr;
 	MUST(ch_pool_attach(&ev->port, &pool) == 0);
+	if (rnd(&rs) % 2)
+		MUST(ch_pollset_create(nullptr, &set) == 0);
 	if (me.writes) {
 		while (!ev->stop)
 			talk_once(port, pool, rs);
 	} else {
-		for (int rc; (rc = ch_stream_accept(port, 20 * MS, &s)) == 0 || !ev->drain;) {
+		auto accept = [&](int64_t t) { return ch_stream_accept(port, t, &s); };
+		ch_pollable *const door = ch_stream_port_get_pollable(port);
+		for (int rc; (rc = torture::call_when(set, door, CH_POLL_IN, 20 * MS, accept)) == 0 || !ev->drain;) {
 			MUST(rc == 0 || rc == -ETIMEDOUT);
 			if (rc == 0)
 				listen_once(s, rs);
 		}
 	}
+	ch_pollset_destroy(set);
 	ch_stream_port_detach(port);
 	ch_pool_detach(pool);
 	_exit(0);

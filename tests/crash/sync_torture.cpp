@@ -12,6 +12,7 @@
  */
 #include "../support/support.h"
 #include "crash.h"
+#include "in_set.h"
 #include <atomic>
 #include <cstdint>
 #include <thread>
@@ -62,6 +63,7 @@ struct objects {
 
 evidence *ev;
 objects the;
+ch_pollset *set; /* in half of the incarnations: they wait there for a unit and for the event */
 int self = -1;
 uint64_t rs;
 
@@ -185,7 +187,9 @@ void use_semaphore()
 	const uint64_t n = 1 + rnd(&rs) % 2;
 	const int64_t t = some_patience(may);
 
-	if (!is_done(ch_semaphore_acquire(the.s, static_cast<uint32_t>(n), t), "semaphore", may))
+	auto acquire = [=](int64_t left) { return ch_semaphore_acquire(the.s, static_cast<uint32_t>(n), left); };
+	const int rc = torture::call_when(n == 1 ? set : nullptr, ch_semaphore_get_pollable(the.s), CH_POLL_IN, t, acquire);
+	if (!is_done(rc, "semaphore", may))
 		return;
 	count_units(ev->units += n << (4 * self));
 	ev->units -= n << (4 * self);
@@ -208,9 +212,13 @@ void use_condition()
 
 void use_event()
 {
+	auto wait = [](int64_t left) { return ch_event_wait(the.e, left); };
+
 	switch (rnd(&rs) % 4) {
 	case 0: is_done(ch_event_pulse(the.e), "pulse", false); break;
-	case 1: is_done(ch_event_wait(the.e, MS), "event", true); break;
+	case 1:
+		is_done(torture::call_when(set, ch_event_get_pollable(the.e), CH_POLL_IN, MS, wait), "event", true);
+		break;
 	default: is_done(ch_event_set(the.e), "set", false);
 	}
 }
@@ -254,11 +262,14 @@ template <class T> void attach(int (*fn)(const struct ch_descr *, T **), const s
 		attach(ch_event_attach, ev->event, the.e);
 		attach(ch_barrier_attach, ev->barrier, the.b);
 	}
+	if (rnd(&rs) % 2 && ch_pollset_create(nullptr, &set) < 0)
+		complain("poll set", 0);
 	void (*const uses[])() = { use_mutex, use_rwlock, use_semaphore, use_condition, use_event, use_barrier };
 	while (!ev->stop) {
 		uses[rnd(&rs) % 6]();
 		ev->rounds++;
 	}
+	ch_pollset_destroy(set);
 	_exit(0);
 }
 
