@@ -271,5 +271,15 @@ dist_man3_MANS = \
 	man/man3/ch_view_create.3 \
 	man/man3/ch_view_detach.3 \
 	man/man3/ch_view_get_descr.3 \
-	man/man3/ch_view_len.3
+	man/man3/ch_view_len.3 \
+	man/man3/chp_cancel.3 \
+	man/man3/chp_create.3 \
+	man/man3/chp_destroy.3 \
+	man/man3/chp_error.3 \
+	man/man3/chp_pool.3 \
+	man/man3/chp_register.3 \
+	man/man3/chp_release.3 \
+	man/man3/chp_result_space.3 \
+	man/man3/chp_submit.3 \
+	man/man3/chp_wait.3
 dist_man7_MANS = man/man7/channels.7 man/man7/libddict.7 man/man7/libpool.7

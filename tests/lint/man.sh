@@ -4,7 +4,8 @@
 rc=0
 man=$srcdir/man
 refuse() { echo "$1: $2"; rc=1; }
-for f in $(sed -n 's/^[[:space:]]*\(ch_[a-z0-9_]*\);$/\1/p' "$srcdir/libchannels/libchannels.map"); do
+for f in $(sed -n 's/^[[:space:]]*\(ch_[a-z0-9_]*\);$/\1/p' "$srcdir/libchannels/libchannels.map"
+	sed -n 's/^CH_API.*[ *]\(chp_[a-z0-9_]*\)(.*/\1/p' "$srcdir/include/pool/pool.h" 2>/dev/null); do
 	page=$man/man3/$f.3
 	[ -e "$page" ] || { refuse "$f" 'no page in man/man3'; continue; }
 	to=$(sed -n 's/^\.so //p' "$page")
