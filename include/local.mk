@@ -31,6 +31,7 @@ dist_poolinclude_HEADERS = \
 	include/pool/map.hpp \
 	include/pool/named.hpp \
 	include/pool/options.hpp \
+	include/pool/placement.hpp \
 	include/pool/pool.h \
 	include/pool/pool.hpp \
 	include/pool/process.hpp \

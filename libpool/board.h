@@ -158,8 +158,8 @@ struct room_key {
 // The shared memory of one pool as one process sees it.
 class room {
 public:
-	// Named: other processes than forked ones may enter.
-	room(std::size_t memory, std::uint32_t nr_slots, std::uint32_t nr_desks, std::uint32_t spin_ns, bool is_named = false);
+	// Named: other processes than forked ones may enter. No option is 0.
+	room(const pool_options &o, bool is_named);
 	explicit room(const room_key &k); // enters another process's
 	~room();
 	room_key key() const;
@@ -183,8 +183,8 @@ public:
 	std::byte *at(std::int64_t off) const noexcept { return reinterpret_cast<std::byte *>(board_) + off; }
 
 private:
-	void make(std::size_t memory, std::uint32_t spin_ns, bool is_named);
-	void make_pool(std::size_t memory, bool is_named);
+	void make(const pool_options &o, bool is_named);
+	void make_pool(const pool_options &o, bool is_named);
 	void enter(const room_key &k);
 	void release() noexcept;
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // child.cpp - the child, from the fork to the program or function. launch.h says what it is told.
+#include "core.h"
 #include "launch.h"
 
 #include <cerrno>
@@ -144,6 +145,8 @@ int launch_child(const void *arg, std::size_t len)
 	if (report_fd < 0)
 		_exit(127);
 	setpgid(0, 0);
+	if ((errno = -run_on(rq.cpus)))
+		fail("placement");
 	redirect();
 	if (!rq.directory.empty() && chdir(rq.directory.c_str()) < 0)
 		fail(rq.directory);

@@ -21,8 +21,9 @@ std::uint32_t slots_for(const pool_options &o)
 
 pool_options completed(pool_options o)
 {
+	check_placement(o.placement);
 	if (!o.workers)
-		o.workers = usable_cpus();
+		o.workers = o.placement.is_anywhere() ? usable_cpus() : static_cast<unsigned>(o.placement.all().size());
 	if (o.workers > 65000)
 		throw error(EINVAL, "pool: at most 65000 workers");
 	o.max_attempts = std::max(1u, o.max_attempts);
@@ -32,6 +33,7 @@ pool_options completed(pool_options o)
 	if (o.max_workers > 65000)
 		throw error(EINVAL, "pool: at most 65000 workers");
 	o.in_flight = slots_for(o);
+	o.max_memory = std::max(o.memory, o.max_memory ? o.max_memory : 8 * o.memory);
 	return o;
 }
 
@@ -55,7 +57,7 @@ static unsigned count_forks()
 
 core::core(const pool_options &o, bool is_spmd)
     : opt_(completed(o)), creator_(getpid()), generation_(count_forks()),
-      room_(std::make_shared<room>(opt_.memory, opt_.in_flight, opt_.max_workers, opt_.spin_ns, is_spmd)),
+      room_(std::make_shared<room>(opt_, is_spmd)),
       block_budget_(opt_.memory / 8 * 5), held_budget_(opt_.memory / 8), recs_(opt_.in_flight),
       workers_(opt_.max_workers), held_(std::make_shared<std::atomic<std::size_t>>(0)), target_(opt_.workers)
 {
@@ -110,7 +112,10 @@ void core::fill_record(record &r, task &t, const task_options *o)
 
 task *core::reserve(std::size_t block_len, const task_options *o)
 {
-	const auto has_room = [&] { return !free_.empty() && (!block_len || blocks_ + block_len <= block_budget_); };
+	// What is longer than the budget goes alone, and has the memory grow.
+	const auto has_room = [&] {
+		return !free_.empty() && (!block_len || !blocks_ || blocks_ + block_len <= block_budget_);
+	};
 	std::unique_ptr<task> t(new task);
 	lock l(m_);
 
@@ -160,7 +165,7 @@ std::byte *core::get_block(record &r, std::size_t len)
 		if (is_alone && ((*held_ == 0 && blocks_ == len) || tries > 1000)) {
 			nr_short_--;
 			throw error(ENOSPC, ("pool: no room for " + std::to_string(len) +
-					     " bytes of arguments: raise pool_options.memory").c_str());
+					     " bytes of arguments: raise pool_options.max_memory").c_str());
 		}
 		// Results that wait in futures, and other threads' arguments, need no task to end: look again shortly.
 		wait_until(l, [&] { return stats_.done != done || is_stopping_ || is_broken_; },
@@ -176,9 +181,9 @@ task *core::begin_task(std::uint64_t name, std::size_t len, std::byte **out_room
 	const std::size_t block_len = len > slot::inline_max ? len : 0;
 
 	check_process();
-	if (block_len > block_budget_)
+	if (block_len > opt_.max_memory / 8 * 5)
 		throw error(EMSGSIZE, ("pool: " + std::to_string(len) + " bytes of arguments, at most 5/8 of the pool's " +
-				       std::to_string(opt_.memory) + ": raise pool_options.memory").c_str());
+				       std::to_string(opt_.max_memory) + ": raise pool_options.max_memory").c_str());
 	task *t = reserve(block_len, o);
 	slot &s = room_->slot_at(t->slot);
 	s.name = name;

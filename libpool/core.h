@@ -310,6 +310,10 @@ template <class F> std::thread quiet_thread(F f)
 	}
 }
 
+// cpus.cpp
+void check_placement(const placement &p); // throws ch::error EINVAL
+int run_on(const std::vector<unsigned> &cpus) noexcept; // this thread, and those that it makes; 0 or a negative errno
+
 int worker_main(const void *arg, std::size_t len);
 // As a worker, in a process that goes on afterwards.
 void serve_room(room &r, const pool_options &o, std::uint32_t index);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// cpus.cpp - how many CPUs this process may use.
-#include <pool/pool.hpp>
+// cpus.cpp - how many CPUs this process may use, and on which of them others shall run.
+#include "core.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <charconv>
 #include <fstream>
 #include <sched.h>
 #include <thread>
@@ -64,5 +66,75 @@ unsigned usable_cpus()
 
 	return q ? std::min(n, q) : n;
 }
+
+// ---- placement
+
+static constexpr unsigned max_cpus = 1 << 16;
+
+placement placement::list(std::string_view text)
+{
+	const char *at = text.data(), *const end = at + text.size();
+	std::vector<unsigned> all;
+	const auto number = [&] {
+		unsigned n = 0;
+		const auto [behind, bad] = std::from_chars(at, end, n);
+
+		if (bad != std::errc() || n >= max_cpus)
+			throw error(EINVAL, ("placement: \"" + std::string(text) + "\" is no list as 0-3,8").c_str());
+		at = behind;
+		return n;
+	};
+
+	for (;;) {
+		const unsigned first = number();
+		const unsigned last = at != end && *at == '-' ? (at++, number()) : first;
+
+		for (unsigned n = first; n <= last; n++)
+			all.push_back(n);
+		if (at == end && first <= last)
+			return cpus(std::move(all));
+		if (at == end || *at != ',' || first > last)
+			at = end; // and no number there
+		else
+			at++;
+	}
+}
+
+namespace detail {
+
+int run_on(const std::vector<unsigned> &cpus) noexcept
+{
+	const std::size_t len = CPU_ALLOC_SIZE(max_cpus);
+	cpu_set_t *const set = CPU_ALLOC(max_cpus);
+
+	if (!set)
+		return -ENOMEM;
+	CPU_ZERO_S(len, set);
+	for (const unsigned n : cpus)
+		CPU_SET_S(n, len, set);
+	const int rc = cpus.empty() || sched_setaffinity(0, len, set) == 0 ? 0 : -errno;
+	CPU_FREE(set);
+	return rc;
+}
+
+// Of a set the kernel takes those that there are, and says nothing of the others: so one by one, in a thread that is for
+// nothing else.
+void check_placement(const placement &p)
+{
+	std::vector<unsigned> bad;
+
+	if (p.is_anywhere())
+		return;
+	quiet_thread([&] {
+		for (const unsigned n : p.all())
+			if (n >= max_cpus || run_on({n}) < 0)
+				bad.push_back(n);
+	}).join();
+	if (!bad.empty())
+		throw error(EINVAL, ("placement: there is no CPU " + std::to_string(bad[0]) +
+				     ", or this process's cpuset has it not").c_str());
+}
+
+} // namespace detail
 
 } // namespace ch

@@ -176,6 +176,7 @@ launch_request request_of(const process_options &o, const process_call &c)
 	rq.is_detached = o.detached;
 	rq.has_environment = o.environment.has_value() || !o.add_environment.empty();
 	rq.call = c;
+	rq.cpus = o.placement.cpus_of(0);
 	for (std::uint32_t i = 0; i < count_modules(); i++)
 		rq.modules.push_back(known_module(i));
 	if (o.environment)
@@ -289,6 +290,7 @@ process_ref launch(const process_options &o, const process_call &c, std::functio
 {
 	if (o.program.empty() == !c.name)
 		throw error(EINVAL, "process: a program, or a function");
+	check_placement(o.placement);
 	launch_request rq = request_of(o, c);
 	fd_pair report, pipes[3];
 	auto s = std::make_shared<process_state>();

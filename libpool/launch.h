@@ -27,11 +27,12 @@ struct launch_request {
 	stdio streams[3];
 	process_call call;
 	std::vector<fingerprint> modules;
+	std::vector<unsigned> cpus;
 
 	template <class A> void serialize(A &ar)
 	{
 		ar(creator, report, has_environment, is_detached, program, directory, arguments, environment, streams, call);
-		ar(modules);
+		ar(modules, cpus);
 	}
 };
 

@@ -25,11 +25,10 @@ ch_channel *make_channel(ch_pool *pool, std::uint32_t capacity, std::size_t inli
 
 } // namespace
 
-room::room(std::size_t memory, std::uint32_t nr_slots, std::uint32_t nr_desks, std::uint32_t spin_ns, bool is_named)
-    : creator_(getpid()), nr_slots_(nr_slots), nr_desks_(nr_desks)
+room::room(const pool_options &o, bool is_named) : creator_(getpid()), nr_slots_(o.in_flight), nr_desks_(o.max_workers)
 {
 	try {
-		make(memory, spin_ns, is_named);
+		make(o, is_named);
 	} catch (...) {
 		release();
 		throw;
@@ -74,41 +73,37 @@ room_key room::key() const
 }
 
 // Forked workers have it mapped, so it needs no name, and nothing is left however all of us end.
-void room::make_pool(std::size_t memory, bool is_named)
+void room::make_pool(const pool_options &o, bool is_named)
 {
 	ch_pool_attr attr = CH_POOL_ATTR_INIT;
+	descriptor d;
+
+	attr.len = o.memory;
+	attr.max_len = o.max_memory;
+	attr.flags = is_named ? 0 : CH_ANONYMOUS;
 	// A dead worker's place is free again only when it is swept; its replacement may come before.
-	const std::uint32_t max_peers = 2 * nr_desks_ + 16;
-
-	if (is_named) {
-		ch_segment_attr seg = CH_SEGMENT_ATTR_INIT;
-
-		seg.len = memory;
-		seg.max_peers = max_peers;
-		check(ch_segment_create(&seg, &segment_));
-		attr.segment = segment_;
-	} else {
-		attr.len = memory;
-		attr.flags = CH_ANONYMOUS;
-		attr.max_peers = max_peers;
-	}
+	attr.max_peers = 2 * nr_desks_ + 16;
 	check(ch_pool_create(&attr, &pool_));
+	if (!is_named)
+		return;
+	check(ch_pool_get_descr(pool_, &d));
+	check(ch_segment_attach(&d, &segment_));
 }
 
-void room::make(std::size_t memory, std::uint32_t spin_ns, bool is_named)
+void room::make(const pool_options &o, bool is_named)
 {
 	void *p = nullptr;
 
-	make_pool(memory, is_named);
+	make_pool(o, is_named);
 	// Void tickets (of what was taken back, or queued again) lie in the channel beside the live ones.
 	// One that is full makes who submits wait, as being short of slots does: the other priorities' may be small.
 	for (const priority l : {priority::normal, priority::high, priority::low}) {
 		const std::uint32_t most = l == priority::normal ? 1u << 20 : 512;
 
-		tasks_[static_cast<int>(l)] = make_channel(pool_, std::min(2 * nr_slots_, most), sizeof(ticket), spin_ns);
+		tasks_[static_cast<int>(l)] = make_channel(pool_, std::min(2 * nr_slots_, most), sizeof(ticket), o.spin_ns);
 	}
 	// Each worker says once that it is ready, whether or not anybody reads.
-	results_ = make_channel(pool_, std::min(nr_slots_ + nr_desks_, 1u << 20), small_message, spin_ns);
+	results_ = make_channel(pool_, std::min(nr_slots_ + nr_desks_, 1u << 20), small_message, o.spin_ns);
 	check(ch_pool_alloc(pool_, sizeof(board) + nr_desks_ * sizeof(desk) + nr_slots_ * sizeof(slot), CH_TRY, &p));
 	board_ = new (p) board{nr_slots_, nr_desks_, 0, 0, {}};
 	desks_ = new (board_ + 1) desk[nr_desks_]{};
@@ -140,8 +135,8 @@ void room::release() noexcept
 	for (ch_channel *c : tasks_)
 		ch_channel_destroy(c);
 	ch_channel_destroy(results_);
-	ch_pool_destroy(pool_);
-	ch_segment_destroy(segment_);
+	ch_pool_destroy(pool_); // and its segment
+	ch_segment_detach(segment_);
 }
 
 } // namespace ch::detail

@@ -281,6 +281,7 @@ void settle_in(const core &c, std::uint32_t index, bool is_late)
 	const std::string name = (c.options().name + "/" + std::to_string(index)).substr(0, 15);
 	const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
+	(void)run_on(c.options().placement.cpus_of(index)); // a CPU that has gone since binds nobody
 	// ^C goes to the whole foreground group: what it means is for the owner to say. Its end is ours.
 	std::signal(SIGINT, SIG_IGN);
 	prctl(PR_SET_NAME, name.c_str());

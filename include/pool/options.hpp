@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <pool/placement.hpp>
 #include <string>
 #include <string_view>
 
@@ -26,13 +27,15 @@ struct pool_options {
 	unsigned workers = 0;     // 0: the CPUs this process may use (affinity and cgroup quota)
 	ch::on_death on_death = ch::on_death::requeue;
 	unsigned max_attempts = 3;
-	std::size_t memory = 32 << 20; // bytes of shared memory. The largest argument is 5/8 of it
+	std::size_t memory = 32 << 20; // bytes of shared memory. submit() waits while arguments take 5/8 of it
+	std::size_t max_memory = 0; // to which it grows for what does not fit. The largest argument is 5/8 of it. 0: 8 * memory
 	unsigned in_flight = 0;   // tasks submitted and not done, at most; submit() waits beyond. 0: 4096 or more
 	unsigned spin_ns = 0;     // how long to busy-wait before sleeping, as in ch_channel_attr
 	std::string name = "pool"; // workers appear under it in ps(1)
 	unsigned max_workers = 0; // that resize() may ask for. 0: four times workers, 64 at least
 	unsigned max_tasks = 0;   // a worker is replaced after so many; a chunk of map is one. 0: never
 	nanoseconds timeout{0};   // of each task that names none; 0: none
+	ch::placement placement{}; // of the workers. With one, workers 0 means as many as its CPUs
 	// Runs in each worker before its first task, with whatever it captures as it was when the pool was made. If it
 	// throws, or kills max_attempts workers in a row, the pool gives up and says so.
 	std::function<void()> initializer{};

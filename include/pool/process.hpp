@@ -59,6 +59,7 @@ struct process_options {
 	std::vector<std::string> add_environment{};            // beside it, or in its place
 	std::string directory{};                   // to work in
 	stdio in{}, out{}, err{};                  // paths are seen from the starting process's directory
+	ch::placement placement{};                 // the CPUs that it may use
 	nanoseconds walltime{0};                   // killed when it is over; 0: none
 	bool detached = false;                     // lives on; its end is not seen here
 };

@@ -140,7 +140,7 @@ Test(pool_call, arguments_and_results_of_every_size_arrive_whole)
 
 Test(pool_call, a_result_larger_than_the_memory_of_the_pool_comes_in_pieces)
 {
-	ch::pool p({.workers = 1, .memory = 8 << 20});
+	ch::pool p({.workers = 1, .memory = 8 << 20, .max_memory = 8 << 20});
 	const auto v = p.submit([] { return filled(40 << 20); }).get();
 
 	cr_assert(v == filled(40 << 20));
@@ -168,9 +168,33 @@ Test(pool_call, large_results_that_nobody_asks_for_yet_hold_nothing_up)
 		cr_assert_eq(fs[static_cast<std::size_t>(i)].get()[1000], static_cast<char>(i));
 }
 
+Test(pool_call, memory_grows_for_long_arguments_and_results_up_to_its_limit)
+{
+	ch::pool p({.workers = 2, .memory = 4 << 20, .max_memory = 96 << 20});
+	std::vector<ch::future<std::vector<unsigned char>>> fs;
+
+	for (std::size_t i = 0; i < 6; i++)
+		fs.push_back(p.submit([](std::vector<unsigned char> x) { return x; }, filled((i % 2 ? 1 : 20) * 1000000 + i)));
+	for (std::size_t i = 0; i < 6; i++)
+		cr_assert(fs[i].get() == filled((i % 2 ? 1 : 20) * 1000000 + i));
+	cr_assert_eq(error_of([&] { p.submit([](std::vector<char>) {}, std::vector<char>(61 << 20)); }), EMSGSIZE);
+}
+
+Test(pool_call, results_that_nobody_reads_wait_in_pieces_when_the_memory_is_at_its_limit)
+{
+	ch::pool p({.workers = 2, .memory = 4 << 20, .max_memory = 16 << 20});
+	std::vector<ch::future<std::vector<unsigned char>>> fs;
+
+	for (std::size_t i = 0; i < 30; i++)
+		fs.push_back(p.submit([](std::size_t n) { return filled(n); }, 5000000 + i));
+	for (std::size_t i = 30; i-- > 0;)
+		cr_assert(fs[i].get() == filled(5000000 + i));
+	cr_assert_eq(p.submit(twice, 2).get(), 4);
+}
+
 Test(pool_call, an_argument_that_can_never_fit_is_an_error)
 {
-	ch::pool p({.workers = 1, .memory = 16 << 20});
+	ch::pool p({.workers = 1, .memory = 8 << 20, .max_memory = 16 << 20});
 
 	cr_assert_eq(error_of([&] { p.submit([](std::vector<char>) {}, std::vector<char>(15 << 20)); }), EMSGSIZE);
 	cr_assert_eq(p.submit(twice, 2).get(), 4);

@@ -105,6 +105,28 @@ Test(pool_death, a_task_that_exits_aborts_or_overflows_its_stack_fails_alone)
 	cr_assert(throws<ch::worker_died>([&] { p.submit([] { exit(0); }).get(); }));
 }
 
+Test(pool_death, a_task_that_corrupts_its_heap_fails_alone)
+{
+	ch::pool p({.workers = 2, .on_death = ch::on_death::fail});
+	std::vector<ch::future<int>> good;
+	auto bad = p.submit([] {
+		char *volatile low = static_cast<char *>(malloc(1000)), *volatile high = static_cast<char *>(malloc(1000));
+
+		for (int i = 0; i < 1100; i++) // over what malloc keeps about the next one
+			low[i] = 'A';
+		free(high);
+		free(low);
+		abort(); // if nothing was noticed
+	});
+
+	for (int i = 0; i < 200; i++)
+		good.push_back(p.submit([](int x) { return x + static_cast<int>(std::string(100, 'x').size()); }, i));
+	cr_assert(throws<ch::worker_died>([&] { bad.get(); }));
+	for (int i = 0; i < 200; i++)
+		cr_assert_eq(good[i].get(), i + 100);
+	cr_assert_eq(p.stats().deaths, 1u);
+}
+
 Test(pool_death, an_idle_worker_that_is_killed_is_replaced)
 {
 	ch::pool p(2);

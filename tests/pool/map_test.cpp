@@ -394,3 +394,36 @@ Test(pool_map, options_of_tasks_hold_for_chunks_and_a_bar_shows_on_no_file)
 			cr_assert_eq(*it, i);
 	}
 }
+
+Test(pool_map, a_bar_shows_on_a_terminal_and_goes_when_all_is_done)
+{
+	const int terminal = posix_openpt(O_RDWR | O_NOCTTY);
+	std::string shown;
+	char buf[4096];
+	ssize_t n;
+
+	if (terminal < 0)
+		cr_skip_test("no terminals here");
+	cr_assert(grantpt(terminal) == 0 && unlockpt(terminal) == 0);
+	const int our_side = open(ptsname(terminal), O_RDWR | O_NOCTTY);
+	const pid_t pid = fork();
+	if (pid == 0) {
+		dup2(our_side, STDERR_FILENO);
+		ch::pool p(2);
+		const ch::map_options o{.chunk = 1, .progress = "sums"};
+		long sum = 0;
+
+		for (const long i : p.map([](long i) { return i; }, std::vector<long>{1, 2, 3, 4}, o))
+			sum += i;
+		_exit(sum == 10 ? 0 : 1);
+	}
+	close(our_side);
+	while ((n = read(terminal, buf, sizeof(buf))) > 0) // an error: no process has the other side any more
+		shown.append(buf, static_cast<std::size_t>(n));
+	close(terminal);
+	int status;
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert_eq(status, 0);
+	cr_assert(shown.find("sums [") != std::string::npos && shown.find("100%") != std::string::npos, "%s", shown.c_str());
+	cr_assert(shown.ends_with("\r\033[K"), "%s", shown.c_str());
+}

@@ -2,6 +2,7 @@
 // option_test.cpp - what pools and tasks can be told: initializers, limits, retries, priorities, sizes.
 #include "pool_support.hpp"
 #include <csignal>
+#include <sched.h>
 #include <fstream>
 #include <mutex>
 
@@ -285,4 +286,49 @@ Test(pool_option, apply_is_submit_and_get)
 
 	cr_assert_eq(p.apply([](int a, int b) { return a * b; }, 6, 7), 42);
 	cr_assert(throws<ch::task_timeout>([&] { p.apply(ch::task_options{.timeout = 5ms}, [] { pause(); }); }));
+}
+
+static std::vector<unsigned> my_cpus()
+{
+	std::vector<unsigned> all;
+	cpu_set_t set;
+
+	cr_assert_eq(sched_getaffinity(0, sizeof(set), &set), 0);
+	for (unsigned n = 0; n < CPU_SETSIZE; n++)
+		if (CPU_ISSET(n, &set))
+			all.push_back(n);
+	return all;
+}
+
+Test(pool_option, workers_run_on_the_cpus_that_they_are_given)
+{
+	const std::vector<unsigned> mine = my_cpus();
+	const std::vector<unsigned> some(mine.begin(), mine.begin() + static_cast<long>(std::min<std::size_t>(2, mine.size())));
+	ch::pool together({.workers = 3, .placement = ch::placement::cpus(some)});
+	ch::pool apart({.placement = ch::placement::cpus(some).one_each()});
+	const auto where = [] { return std::pair(ch::this_task::worker(), my_cpus()); };
+
+	cr_assert(together.submit(where).get().second == some);
+	cr_assert_eq(apart.size(), some.size());
+	for (int i = 0; i < 20; i++) {
+		const auto [worker, cpus] = apart.submit(where).get();
+
+		cr_assert_eq(cpus.size(), 1u);
+		cr_assert_eq(cpus[0], some[worker]);
+	}
+	cr_assert(my_cpus() == mine);
+}
+
+Test(pool_option, a_placement_that_cannot_be_is_an_error_that_says_why)
+{
+	cr_assert(ch::placement::list("0-2,8").all() == (std::vector<unsigned>{0, 1, 2, 8}));
+	for (const char *bad : {"", "a", "3-1", "1,", "1-", "-1", "1;2", "99999999999", "70000"})
+		cr_assert_eq(error_of([&] { ch::placement::list(bad); }), EINVAL, "%s", bad);
+	try {
+		ch::pool p({.placement = ch::placement::list("65000")});
+		cr_assert_fail();
+	} catch (const ch::error &e) {
+		cr_assert_eq(e.code().value(), EINVAL);
+		cr_assert(std::string(e.what()).find("CPU 65000") != std::string::npos, "%s", e.what());
+	}
 }

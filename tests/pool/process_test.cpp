@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <fstream>
 #include <pool/process.hpp>
+#include <sched.h>
 #include <sstream>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -287,4 +288,24 @@ Test(process, what_is_forked_meanwhile_keeps_no_pipe_open)
 	cr_assert_eq(all_of(cat.out()), "abc");
 	cr_assert(cat.wait().is_success());
 	cr_assert_eq(p.submit([] { return 1; }).get(), 1);
+}
+
+Test(process, it_runs_on_the_cpus_that_it_is_given)
+{
+	unsigned cpu, node;
+	cr_assert_eq(getcpu(&cpu, &node), 0);
+	const auto here = ch::placement::cpus({cpu});
+	ch::process q({.program = "sh",
+		       .arguments = {"-c", "grep Cpus_allowed_list: /proc/self/status | cut -f2"},
+		       .out = ch::stdio::pipe(),
+		       .placement = here});
+
+	cr_assert_eq(all_of(q.out()), std::to_string(cpu) + "\n");
+	ch::process f({.placement = here}, [] {
+		cpu_set_t set;
+
+		return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 0;
+	});
+	cr_assert_eq(f.wait().exit_code(), 1);
+	cr_assert_eq(error_of([] { ch::process({.program = "true", .placement = ch::placement::list("65000")}); }), EINVAL);
 }
