@@ -37,8 +37,10 @@ manager::manager(const manager_arg &arg)
       words_(directory_words(dir_seg_.get(), arg.nr_managers)), nr_managers_(arg.nr_managers),
       incarnation_(arg.incarnation), mirror_(ch_channel_get_pool(requests_.get()))
 {
-	if (rules_.when_full == static_cast<std::uint32_t>(ddict_full::evict))
+	if (evicts()) {
 		store_.keep_order_of_use();
+		mirror_.keep_order_of_use();
+	}
 	// As long as a client copies a large value, between two requests: to be woken takes it as long.
 	if (rules_.has_spare_cpus)
 		requests_.set_spin(spin_ns);

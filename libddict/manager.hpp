@@ -87,11 +87,13 @@ private:
 	void clear(const call &c);
 	void scan(const call &c);
 	void get_many(const call &c);
-	void make_room(const call &c);
+	int make_room(std::size_t len);
 	void statistics(const call &c);
 	void release(const call &c);
 	void send_value(const call &c, const version &v);
 	template <class Try> int with_room(Try &&attempt);
+	bool evicts() const { return rules_.when_full == static_cast<std::uint32_t>(ddict_full::evict); }
+	bool evict_one();
 	outcome answer_or_wait(const call &c, int err, std::uint64_t arg = 0);
 	manner manner_of(const call &c) const;
 	static std::int64_t expiry_of(const call &c);
@@ -132,6 +134,7 @@ private:
 		std::vector<std::byte> key, small;
 		kept storage; // of a value that is not small
 		bytes value;
+		std::int64_t late = 0; // when it is given up, if there is no room for it
 	};
 	struct finished { // a call of a client, and what it answered
 		std::uint64_t id = 0;
@@ -147,6 +150,7 @@ private:
 		  const mirror_head &extra);
 	bool flush();
 	static int deliver(letter &l);
+	bool awaits_room(letter &l);
 	bool is_from_manager(const call &c) const;
 	void from_manager(call &c);
 	void take_copy(call &c, store &into);
@@ -215,5 +219,21 @@ private:
 	bool is_filling_ = false;
 	std::uint64_t filled_by_ = 0; // the next manager's incarnation that is asked
 };
+
+// Memory that a dead client still holds is found before the dictionary calls itself full; then others make room, if
+// that is how this dictionary was made.
+template <class Try> int manager::with_room(Try &&attempt)
+{
+	int err = attempt();
+
+	if (err != -ENOSPC)
+		return err;
+	if (end_jobs() || !is_retrying_)
+		reap();
+	err = attempt();
+	while (err == -ENOSPC && evict_one())
+		err = attempt();
+	return err;
+}
 
 } // namespace ch::dd

@@ -14,6 +14,8 @@
 
 namespace ch::dd {
 
+constexpr std::int64_t copy_patience = 50000000; // with a neighbour that is full
+
 void manager::begin_as_successor()
 {
 	is_filling_ = true;
@@ -117,13 +119,42 @@ int manager::deliver(letter &l)
 	return err;
 }
 
+// A neighbour that has no room for a value is asked to make some, where keys make room for others, and gets a moment.
+// Then it is to have no copy rather than an old one. True: it is to be tried again.
+bool manager::awaits_room(letter &l)
+{
+	const std::int64_t now = monotonic_ns();
+	const std::size_t need = l.head.voff + l.value.size();
+	std::byte msg[sizeof(request) + sizeof(mirror_head)];
+	const request ask{static_cast<std::uint32_t>(op::mirror_room), 0, 0, 0, 0, sizeof(msg), 0, 0, -1, 0};
+	const mirror_head extra{need, 0, 0};
+
+	if (!l.late)
+		l.late = now + copy_patience;
+	if (now < l.late) {
+		std::memcpy(msg, &ask, sizeof(ask));
+		std::memcpy(msg + sizeof(ask), &extra, sizeof(extra));
+		if (evicts())
+			ch_channel_send(l.to->get(), msg, sizeof(msg), CH_TRY); // full: it is busy making room
+		return true;
+	}
+	stats_.single++;
+	if (l.head.what == static_cast<std::uint32_t>(op::mirror_put)) {
+		l.head.what = static_cast<std::uint32_t>(op::mirror_forget);
+		l.head.voff = static_cast<std::uint32_t>(sizeof(request) + l.key.size() + sizeof(mirror_head));
+		l.value = {};
+		return true;
+	}
+	return false;
+}
+
 // True if all letters are under way. Then what was held back on their account goes on.
 bool manager::flush()
 {
 	while (!outbox_.empty()) {
 		const int err = deliver(outbox_.front());
 
-		if (err == -EAGAIN || err == -ETIMEDOUT || err == -ENOSPC)
+		if (err == -EAGAIN || err == -ETIMEDOUT || (err == -ENOSPC && awaits_room(outbox_.front())))
 			return false;
 		outbox_.pop_front(); // delivered; or the dictionary ends
 	}
@@ -160,12 +191,16 @@ void manager::from_manager(call &c)
 	case op::mirror_put:
 	case op::mirror_erase:
 	case op::mirror_clear:
+	case op::mirror_forget:
 		mirror_oldest_ = extra.oldest;
 		mirror_newest_ = extra.newest;
 		mirror_.retire_before(extra.oldest);
 		take_copy(c, mirror_);
 		if (c.head.retry_of)
 			mirrored_calls_[c.head.retry_of][c.head.id & 0xff & (credits - 1)] = {c.head.id, extra.result};
+		break;
+	case op::mirror_room:
+		make_room(extra.result);
 		break;
 	case op::mirror_me:
 		post(&next_, op::mirror_begin, {}, nullptr, 0, nullptr, 0);
@@ -195,7 +230,7 @@ void manager::from_manager(call &c)
 		work_through_early();
 }
 
-// What there is no room for is counted: these keys have one replica only.
+// What there is no room for is counted: these keys have one replica only. No copy is better than an old one.
 void manager::take_copy(call &c, store &into)
 {
 	const manner how{c.head.at, c.head.until, (c.head.flags & put_persistent) != 0};
@@ -203,14 +238,18 @@ void manager::take_copy(call &c, store &into)
 
 	if (c.head.what == static_cast<std::uint32_t>(op::mirror_clear))
 		return into.clear();
+	if (c.head.what == static_cast<std::uint32_t>(op::mirror_forget))
+		return into.forget(c.key);
 	if (c.head.what == static_cast<std::uint32_t>(op::mirror_erase) || c.head.arg)
 		err = into.erase(c.key, c.head.at);
 	else if (c.owner)
 		into.adopt(c.key, c.value, std::move(*c.owner), how);
 	else
-		err = into.put(c.key, c.value, how);
-	if (err == -ENOSPC)
-		stats_.single++;
+		err = with_room([&] { return into.put(c.key, c.value, how); });
+	if (err != -ENOSPC)
+		return;
+	into.forget(c.key);
+	stats_.single++;
 }
 
 // All versions of all keys, older ones first.

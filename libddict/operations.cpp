@@ -31,7 +31,7 @@ manager::outcome manager::dispatch(call &c)
 		get_many(c);
 		break;
 	case op::make_room:
-		make_room(c);
+		answer(c, make_room(c.head.arg));
 		break;
 	case op::stats:
 		statistics(c);
@@ -112,20 +112,28 @@ manner manager::manner_of(const call &c) const
 	return {c.head.at, expiry_of(c), (c.head.flags & put_persistent) != 0};
 }
 
-// Memory that a dead client still holds is found before the dictionary calls itself full; then others make room, if
-// that is how this dictionary was made.
-template <class Try> int manager::with_room(Try &&attempt)
+// Of one's own keys and the copies of a neighbour's, those give way that are more: neither crowds the other out. A copy
+// that goes leaves its key with one replica.
+bool manager::evict_one()
 {
-	int err = attempt();
+	if (!evicts())
+		return false;
+	const bool is_copy = mirror_.size() > store_.size() && mirror_.coldest();
+	const entry *e = store_.coldest();
 
-	if (err != -ENOSPC)
-		return err;
-	if (end_jobs() || !is_retrying_)
-		reap();
-	err = attempt();
-	while (err == -ENOSPC && rules_.when_full == static_cast<std::uint32_t>(ddict_full::evict) && store_.evict())
-		err = attempt();
-	return err;
+	if (is_copy) {
+		mirror_.evict();
+		stats_.single++;
+		return true;
+	}
+	if (!e)
+		return false;
+	const std::vector<std::byte> key(e->key().begin(), e->key().end());
+
+	store_.evict();
+	if (rules_.replicas > 1)
+		post(&next_, op::mirror_forget, key, nullptr, 0, nullptr, 0);
+	return true;
 }
 
 // Ends a call that wrote. In a dictionary that waits, one that found no room does.
@@ -265,18 +273,19 @@ manager::outcome manager::put_many(const call &c)
 	return outcome::answered;
 }
 
-void manager::make_room(const call &c)
+// Until a block of so many bytes can be had.
+int manager::make_room(std::size_t len)
 {
 	ch_pool *pool = ch_channel_get_pool(requests_.get());
 
-	answer(c, with_room([&] {
-		       void *addr = nullptr;
-		       const int err = ch_pool_alloc(pool, std::max<std::size_t>(c.head.arg, 1), CH_TRY, &addr);
+	return with_room([&] {
+		void *addr = nullptr;
+		const int err = ch_pool_alloc(pool, std::max<std::size_t>(len, 1), CH_TRY, &addr);
 
-		       if (err == 0)
-			       ch_pool_free(pool, addr);
-		       return err;
-	       }));
+		if (err == 0)
+			ch_pool_free(pool, addr);
+		return err;
+	});
 }
 
 } // namespace ch::dd

@@ -32,8 +32,8 @@ manager_rules rules_of(const ddict_options &o, unsigned managers)
 		refuse(EINVAL, "ddict: a working set has at most 65536 checkpoints");
 	if ((o.wait_for_keys || o.wait_for_writers) && o.working_set < 2)
 		refuse(EINVAL, "ddict: wait_for_keys and wait_for_writers need a working set of 2 checkpoints or more");
-	if (o.replicas > 2 || (o.replicas == 2 && (managers < 2 || o.when_full == ddict_full::evict)))
-		refuse(EINVAL, "ddict: 1 or 2 replicas; 2 need two managers, and no eviction");
+	if (o.replicas > 2 || (o.replicas == 2 && managers < 2))
+		refuse(EINVAL, "ddict: 1 or 2 replicas; 2 need two managers");
 	return {std::max<std::uint64_t>(o.working_set, 1),
 		static_cast<std::uint32_t>(o.when_full),
 		o.wait_for_keys,

@@ -289,6 +289,12 @@ void store::remove(std::uint32_t slot) noexcept
 	free_.push_back(slot); // room was reserved when the slot was made
 }
 
+void store::forget(bytes key) noexcept
+{
+	if (const std::uint32_t slot = slot_of(key_hash(key), key); slot != index::none)
+		remove(slot);
+}
+
 void store::clear()
 {
 	for (entry &e : slots_)

@@ -85,6 +85,8 @@ public:
 	int append(bytes key, bytes more, const manner &how, std::size_t &out_len);
 	// 0, -ENOENT, or -ENOSPC: the deletion itself needs room if older checkpoints see the key.
 	int erase(bytes key, std::uint64_t at);
+	// All versions of it.
+	void forget(bytes key) noexcept;
 	void clear();
 	// Keys that are there at the newest checkpoint.
 	std::size_t size() const { return live_; }
@@ -103,8 +105,9 @@ public:
 	std::uint64_t nr_expired() const { return nr_expired_; }
 
 	void keep_order_of_use() { is_ordered_ = true; }
-	// Drops the key that was not used for longest. False if there is none.
-	bool evict();
+	// The key that was not used for longest, or nullptr; and drops it.
+	const entry *coldest() const;
+	void evict();
 	std::uint64_t nr_evicted() const { return nr_evicted_; }
 
 	// A child that is forked now reads what is here now: until end_reading(), what it can see is neither overwritten nor

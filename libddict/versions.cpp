@@ -161,13 +161,15 @@ void store::touch(std::uint32_t slot) noexcept
 	hottest_ = slot;
 }
 
-bool store::evict()
+const entry *store::coldest() const
 {
-	if (coldest_ == index::none)
-		return false;
+	return coldest_ == index::none ? nullptr : &slots_[coldest_];
+}
+
+void store::evict()
+{
 	remove(coldest_);
 	nr_evicted_++;
-	return true;
 }
 
 } // namespace ch::dd

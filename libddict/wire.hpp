@@ -49,6 +49,8 @@ enum class op : std::uint32_t {
 	mirror_put,
 	mirror_erase,
 	mirror_clear,
+	mirror_forget, // all versions of the key
+	mirror_room,   // result: bytes that a letter needs there
 	mirror_me, // asks the manager before this one for all its keys
 	refill_me, // asks the manager behind this one for the copies of this one's keys
 	refill_put,
