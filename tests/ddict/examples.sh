@@ -1,10 +1,19 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # The examples of libddict run, and what they compute is right: the same on every run, however the processes take turns.
-prog=${builddir:-.}/examples/pi
+dir=${builddir:-.}/examples
 rc=0
-for n in 1 3; do
-	out=$(timeout 60 "$prog" "$n" 4) || { echo "pi $n 4: status $?"; rc=1; }
-	[ "$(printf '%s\n' "$out" | grep -c '^round [1-4]: 3\.14')" = 4 ] || { echo "pi $n 4 printed:"; echo "$out"; rc=1; }
-done
+run() { # LINES PATTERN PROGRAM ARGUMENT...: it prints so many lines, all like that
+	lines=$1 want=$2
+	shift 2
+	out=$(timeout 100 "$dir/$@") || { echo "$*: status $?"; rc=1; }
+	[ "$(printf '%s\n' "$out" | wc -l)/$(printf '%s\n' "$out" | grep -cE "^$want\$")" = "$lines/$lines" ] || { echo "$* printed:"; echo "$out"; rc=1; }
+}
+run 4 'round [1-4]: 3\.14[0-9]*' pi 1 4
+run 4 'round [1-4]: 3\.14[0-9]*' pi 3 4
+run 1 '64 samples, 64 loaded, 128 found, all right' loader 1 3
+run 1 '64 samples, [0-9]+ loaded, [0-9]+ found, all right' loader 3 3
+run 1 '64 samples, [0-9]+ loaded, [0-9]+ found, all right' loader 2 3 2
+run 1 'after 200 rounds: y = 2\.0000 a \+ -3\.0000 b \+ 0\.5000' exchange 1
+run 1 'after 200 rounds: y = 2\.0000 a \+ -3\.0000 b \+ 0\.5000' exchange 3
 exit $rc
