@@ -99,10 +99,10 @@ static watch_table poll_watchers(const ch_object *o) noexcept
 
 static u32 poll_events(const ch_object *o, polled out[MAX_POLLED]) noexcept
 {
-	channel_header *h = static_cast<const ch_channel *>(o)->r.h;
+	const ring &r = static_cast<const ch_channel *>(o)->r;
 
-	out[0] = {&h->not_empty, CH_POLL_IN | CH_POLL_FULL};
-	out[1] = {&h->not_full, CH_POLL_OUT | CH_POLL_EMPTY};
+	out[0] = {&r.h->not_empty, CH_POLL_IN | CH_POLL_FULL};
+	out[1] = {&r.h->not_full, CH_POLL_OUT | CH_POLL_EMPTY | (r.urgent.slots ? CH_POLL_OUT_URGENT : 0)};
 	return 2;
 }
 
@@ -120,6 +120,8 @@ static u32 poll_look(ch_object *o, u32 mask) noexcept
 		return (is & mask) | CH_POLL_CLOSED;
 	if (mask & (CH_POLL_OUT | CH_POLL_FULL))
 		is |= ring_has_room(r) ? CH_POLL_OUT : CH_POLL_FULL;
+	if ((mask & CH_POLL_OUT_URGENT) && ring_has_room(r.urgent))
+		is |= CH_POLL_OUT_URGENT;
 	return is & mask;
 }
 

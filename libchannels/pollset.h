@@ -20,7 +20,7 @@
 
 namespace ch::core {
 
-inline constexpr u32 POLL_EVENTS = CH_POLL_IN | CH_POLL_OUT | CH_POLL_EMPTY | CH_POLL_FULL;
+inline constexpr u32 POLL_EVENTS = CH_POLL_IN | CH_POLL_OUT | CH_POLL_EMPTY | CH_POLL_FULL | CH_POLL_OUT_URGENT;
 
 struct set_part : ch_object {
 	watch_marks m;

@@ -330,6 +330,22 @@ static bool is_polled(const lane &r) noexcept
 	return r.o && ((r.h->not_empty.v.load(relaxed) | r.h->not_full.v.load(relaxed)) & EVENT_POLLED);
 }
 
+// There is room for n messages more. Who polls the channel looks at both lanes, and is told by the main one's event.
+static void notify_room(const lane &r, int n) noexcept
+{
+	// Without a look whether it is quiet, for the sake of who waits until a closed channel is drained: either our
+	// change of this word comes before close()'s, which then makes our delivery known, or we see afterwards that it is
+	// closing. [E3]
+	event_notify_slow(*r.not_full, n);
+	if (r.not_full != &r.h->not_full)
+		event_notify_slow(r.h->not_full, 1);
+}
+
+static u32 out_of(const lane &r) noexcept
+{
+	return r.not_full == &r.h->urgent_not_full ? CH_POLL_OUT_URGENT : CH_POLL_OUT;
+}
+
 static int skip_tombstone(const lane &r, u32 me, u64 &t, u64 claim) noexcept
 {
 	const u64 i = r.index(t);
@@ -337,9 +353,9 @@ static int skip_tombstone(const lane &r, u32 me, u64 &t, u64 claim) noexcept
 	if (r.q[i].compare_exchange_strong(claim, (t + r.lap) | me, acq_rel, relaxed)) { // [C1] pairs with [C2]
 		CH_CRASH_POINT(recv_tomb_skipping);
 		r.at(i).w.store((t + r.lap) | S_EMPTY, release); // [R2] pairs with [A2] in ring.h
-		event_notify(*r.not_full, 1);
+		notify_room(r, 1);
 		if (is_polled(r))
-			watch_tell(r.o, CH_POLL_OUT | CH_POLL_EMPTY, 0);
+			watch_tell(r.o, out_of(r) | CH_POLL_EMPTY, 0);
 		t += TICKET;
 	}
 	return RING_AGAIN;
@@ -450,22 +466,17 @@ i64 ring_sent(const lane &r, u64 t, i64 result, int n) noexcept
 	if (is_room && !event_is_quiet(*r.not_full))
 		event_wake(*r.not_full, 1); // pass the baton: the room is more than one message's
 	if (is_polled(r))
-		watch_tell(r.o, is_room ? CH_POLL_IN : CH_POLL_IN | CH_POLL_FULL, CH_POLL_OUT);
+		watch_tell(r.o, is_room ? CH_POLL_IN : CH_POLL_IN | CH_POLL_FULL, out_of(r));
 	return result;
 }
 
 i64 ring_delivered(const lane &r, u64 t, i64 result, int n) noexcept
 {
-	// Without a look whether it is quiet, for the sake of who waits until a closed channel is drained: either our
-	// change of this word comes before close()'s, which then makes our delivery known, or we see below that it is
-	// closing. [E3]
-	event_notify_slow(*r.not_full, n);
-	if (r.not_full != &r.h->not_full)
-		event_notify_slow(r.h->not_full, 1); // who polls the channel looks at both lanes
+	notify_room(r, n);
 	CH_CRASH_POINT(recv_notified);
 	const bool is_more = ring_is_at(r, t + TICKET, S_FULL);
 	if (is_polled(r))
-		watch_tell(r.o, is_more ? CH_POLL_OUT : CH_POLL_OUT | CH_POLL_EMPTY, CH_POLL_IN);
+		watch_tell(r.o, is_more ? out_of(r) : out_of(r) | CH_POLL_EMPTY, CH_POLL_IN);
 	event_notify(r.h->received, EVERYBODY); // each waits for a ticket of its own
 	if (event_is_quiet(r.h->not_empty))
 		return result;

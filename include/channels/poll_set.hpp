@@ -11,8 +11,8 @@ namespace ch {
 
 namespace poll {
 inline constexpr std::uint32_t in = CH_POLL_IN, out = CH_POLL_OUT, empty = CH_POLL_EMPTY, full = CH_POLL_FULL,
-			       closed = CH_POLL_CLOSED, destroyed = CH_POLL_DESTROYED, edge = CH_POLL_EDGE,
-			       oneshot = CH_POLL_ONESHOT;
+			       closed = CH_POLL_CLOSED, destroyed = CH_POLL_DESTROYED,
+			       out_urgent = CH_POLL_OUT_URGENT, edge = CH_POLL_EDGE, oneshot = CH_POLL_ONESHOT;
 } // namespace poll
 
 using poll_event = ch_poll_event; // user_data, events

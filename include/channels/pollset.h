@@ -29,6 +29,7 @@ struct ch_pollable; /* a handle that can be a member; as long as that */
 #define CH_POLL_FULL      UINT32_C(8)  /* there is no room */
 #define CH_POLL_CLOSED    UINT32_C(16) /* closed; always waited for */
 #define CH_POLL_DESTROYED UINT32_C(32) /* destroyed: the handle is good for detach only; with CLOSED; always waited for */
+#define CH_POLL_OUT_URGENT UINT32_C(128) /* there is room for an urgent one; only where the channel has that lane */
 /* How. */
 #define CH_POLL_EDGE      UINT32_C(0x10000) /* once for each change, and not again and again while it is so */
 #define CH_POLL_ONESHOT   UINT32_C(0x20000) /* once, and then not before ch_pollset_modify */

@@ -110,6 +110,37 @@ Test(pollset, level_out_is_reported_as_long_as_there_is_room, .init = setup, .fi
 	}
 }
 
+Test(pollset, room_for_urgent_messages_is_reported_apart, .init = setup, .fini = teardown)
+{
+	struct ch_channel_attr attr = CH_CHANNEL_ATTR_INIT;
+	struct ch_send_attr urgent = CH_SEND_ATTR_INIT;
+	const uint32_t how[] = { 0, CH_POLL_EDGE };
+
+	cr_assert_eq(ch_pollset_add(set, ch, CH_POLL_OUT_URGENT, 77), -EINVAL, "it has no such lane");
+	attr.capacity = 4;
+	attr.urgent_capacity = 2;
+	urgent.flags = CH_MESSAGE_URGENT;
+	for (int i = 0; i < 2; i++) {
+		cr_assert_eq(ch_channel_create(pool, &attr, &ch), 0, "%s", ch_errmsg());
+		cr_assert_eq(ch_pollset_add(set, ch, CH_POLL_OUT_URGENT | how[i], 77), 0, "%s", ch_errmsg());
+		cr_assert_eq(events_now(), CH_POLL_OUT_URGENT);
+		while (ch_channel_send_attr(ch, "x", 1, &urgent, CH_TRY) == 0)
+			;
+		cr_assert_eq(events_now(), 0);
+		send1();
+		recv1(); /* an urgent one */
+		cr_assert_eq(events_now(), CH_POLL_OUT_URGENT);
+		fill_up();
+		cr_assert_eq(events_now(), how[i] ? 0 : CH_POLL_OUT_URGENT, "whether or not there is other room");
+		cr_assert_eq(ch_channel_send_attr(ch, "x", 1, &urgent, CH_TRY), 0);
+		cr_assert_eq(events_now(), 0);
+		cr_assert_eq(ch_pollset_modify(set, ch, CH_POLL_IN | CH_POLL_OUT, 77), 0);
+		cr_assert_eq(events_now(), CH_POLL_IN, "no room but for urgent ones");
+		cr_assert_eq(ch_pollset_remove(set, ch), 0);
+		ch_channel_destroy(ch);
+	}
+}
+
 Test(pollset, level_empty_and_full, .init = setup, .fini = teardown)
 {
 	add(CH_POLL_EMPTY | CH_POLL_FULL);

@@ -256,6 +256,33 @@ Test(pollwait, what_is_left_after_a_receive_wakes_the_next, .init = setup, .fini
 	}
 }
 
+Test(pollwait, urgent_messages_and_room_for_them_wake, .init = setup, .fini = teardown)
+{
+	struct ch_channel_attr attr = CH_CHANNEL_ATTR_INIT;
+	struct ch_send_attr urgent = CH_SEND_ATTR_INIT;
+	pthread_t thread;
+	char c;
+
+	attr.urgent_capacity = 1;
+	urgent.flags = CH_MESSAGE_URGENT;
+	cr_assert_eq(ch_channel_create(pool, &attr, &ch), 0, "%s", ch_errmsg());
+	for (int round = 0; round < 20; round++) {
+		const uint32_t what = round % 2 ? CH_POLL_OUT_URGENT : CH_POLL_IN;
+
+		cr_assert_eq(ch_pollset_add(set, ch, what | (round % 4 > 1 ? CH_POLL_EDGE : 0), 0), 0, "%s", ch_errmsg());
+		nr_began = nr_woken = 0;
+		pthread_create(&thread, NULL, wait_one, &forever);
+		await_sleepers(1);
+		if (what == CH_POLL_IN)
+			cr_assert_eq(ch_channel_send_attr(ch, "x", 1, &urgent, CH_TRY), 0, "%s", ch_errmsg());
+		else
+			cr_assert_eq(ch_channel_recv(ch, &c, 1, CH_TRY), 1);
+		pthread_join(thread, NULL);
+		cr_assert_eq(load(&last_rc), 1);
+		cr_assert_eq(ch_pollset_remove(set, ch), 0);
+	}
+}
+
 Test(pollwait, members_may_be_added_and_modified_while_threads_wait, .init = setup, .fini = teardown)
 {
 	struct ch_channel *full = create();

@@ -132,7 +132,7 @@ static void use_memory(struct ch_channel *ch)
 [[noreturn]] static void produce()
 {
 	struct ch_channel *ch = enter();
-	poller by_set(ch, CH_POLL_OUT, &rs);
+	poller by_set(ch, is_urgent(self->who) ? CH_POLL_OUT_URGENT : CH_POLL_OUT, &rs);
 	const uint32_t nr = rnd(&rs) % 8 ? NR_SEQ : 1 + static_cast<uint32_t>(rnd(&rs) % NR_SEQ);
 
 	for (uint32_t seq = 0; seq < nr && !the.ev->stop;) {

@@ -18,6 +18,12 @@ inline constexpr int64_t PATIENCE = 10000 * MS; /* a call that takes longer hang
 void begin_receiving(int stage);
 void account(message_id id, const void *data, size_t len, uint32_t flags);
 
+/* Whether this incarnation of a producer sends urgent messages, and no others. */
+inline bool is_urgent(uint32_t who)
+{
+	return the.ev->what == kind::mixed && who % 3 == 0;
+}
+
 /* The ways of each kind of channel (ways.cpp). Sends messages from id on, at most nr; how many, or an error. */
 int send_some(struct ch_channel *ch, message_id id, uint32_t nr, poller &by_set);
 /* Receives one or more. 0 or an error. */

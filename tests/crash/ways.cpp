@@ -63,7 +63,7 @@ static int send_copy(struct ch_channel *ch, message_id id, uint32_t flags, int64
 /* Waits in the call, or tries and waits in a poll set. */
 static int send_one(struct ch_channel *ch, message_id id, uint32_t flags, poller &by_set)
 {
-	const bool polls = by_set && !(flags & CH_MESSAGE_URGENT); /* sets do not tell of room for urgent ones */
+	const bool polls = static_cast<bool>(by_set);
 
 	for (;;) {
 		const int64_t patience = polls ? CH_TRY : PATIENCE;
@@ -100,10 +100,10 @@ static int send_many(struct ch_channel *ch, message_id id, uint32_t nr)
 int send_some(struct ch_channel *ch, message_id id, uint32_t nr, poller &by_set)
 {
 	const kind what = the.ev->what;
-	const bool many = what == kind::spsc || (what == kind::mixed && id.who % 3);
+	const bool many = what == kind::spsc || (what == kind::mixed && !is_urgent(id.who));
 	uint32_t flags = what == kind::mixed || what == kind::acknowledged ? (rnd(&rs) % 2 ? CH_MESSAGE_TAGGED : 0) : 0;
 
-	if (what == kind::mixed && id.who % 3 == 0)
+	if (is_urgent(id.who))
 		flags |= CH_MESSAGE_URGENT;
 	nr = nr < MAX_BATCH ? nr : MAX_BATCH;
 	int err = many && rnd(&rs) % 3 == 0 ? send_many(ch, id, 1 + static_cast<uint32_t>(rnd(&rs) % nr)) :

@@ -22,7 +22,7 @@
  *   poll      pollwait.cpp     "const registration r = event_poll(*p[k].e);"
  *   barrier   pollwait.cpp     "event_barrier();"
  *   sure      pollwait.cpp     "event_sure(*a.unsure[k].e, a.unsure[k].seen);"
- *   baton     ring.cpp         "watch_tell(r.o, is_more ? CH_POLL_OUT : CH_POLL_OUT | CH_POLL_EMPTY, CH_POLL_IN);"
+ *   baton     ring.cpp         "watch_tell(r.o, is_more ? out_of(r) : out_of(r) | CH_POLL_EMPTY, CH_POLL_IN);"
  *   sweep     channel.cpp      "watch_tell_all("
  *
  * Seeded bugs, each of which must be found: -DNOBARRIER, -DNOASK (a plain load instead of the locked one), -DBLINDCALM
