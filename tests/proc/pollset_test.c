@@ -12,6 +12,7 @@ static struct ch_pool *pool;
 static struct ch_channel *all[N];
 static struct ch_pollset *set;
 static struct board *board;
+static struct ch_stream_port *door;
 
 static void setup(void)
 {
@@ -196,6 +197,90 @@ Test(pollproc, a_member_whose_creator_dies_is_reported, .init = setup, .fini = t
 	child_end(pid);
 	cr_assert_eq(ch_pollset_remove(set, ch), 0);
 	ch_channel_detach(ch);
+}
+
+/* Of what a process held or had a part in when it was killed, the set of another hears in its sleep. */
+static int holds_everything(void *arg)
+{
+	struct ch_stream *w, *own;
+
+	EXPECT(ch_semaphore_acquire(arg, 1, CH_TRY) == 0);
+	EXPECT(ch_stream_port_attach(&board->descr, &door) == 0);
+	EXPECT(ch_stream_open(door, 0, CH_TRY, &w) == 0 && ch_stream_open(door, 0, CH_TRY, &own) == 0);
+	EXPECT(ch_stream_write(w, "x", 1, 0, CH_TRY) == 1 && ch_stream_flush(w, CH_TRY) == 0);
+	post(board, 0);
+	return wait_to_be_killed();
+}
+
+Test(pollproc, what_a_dead_process_held_is_reported, .init = setup, .fini = teardown)
+{
+	struct ch_semaphore_attr of_units = CH_SEMAPHORE_ATTR_INIT;
+	struct ch_stream_attr of_door = CH_STREAM_ATTR_INIT;
+	struct ch_semaphore *unit;
+	struct ch_stream *r;
+	struct ch_poll_event ev[3];
+	uint32_t seen[3] = { 0 };
+	pid_t pid;
+
+	of_units.value = 1;
+	of_units.flags = CH_SEMAPHORE_UNDO;
+	of_door.nr_streams = 2;
+	cr_assert_eq(ch_semaphore_create(pool, &of_units, &unit), 0);
+	cr_assert_eq(ch_stream_port_create(pool, &of_door, &door), 0);
+	cr_assert_eq(ch_stream_port_get_descr(door, &board->descr), 0);
+	pid = child_start(holds_everything, unit);
+	await_post(board, 0);
+	cr_assert_eq(ch_stream_accept(door, CH_TRY, &r), 0);
+	cr_assert_eq(ch_pollset_add_any(set, ch_semaphore_get_pollable(unit), CH_POLL_IN | CH_POLL_ONESHOT, 0), 0);
+	cr_assert_eq(ch_pollset_add_any(set, ch_stream_port_get_pollable(door), CH_POLL_OUT | CH_POLL_ONESHOT, 1), 0);
+	cr_assert_eq(ch_pollset_add_any(set, ch_stream_get_pollable(r), CH_POLL_ONESHOT, 2), 0);
+	cr_assert_eq(ch_pollset_wait(set, ev, 3, CH_TRY), -EAGAIN);
+	kill(pid, SIGKILL);
+	for (int got = 0, n; got < 3; got += n) { /* nobody calls sweep */
+		n = ch_pollset_wait(set, ev, 3, CH_FOREVER);
+		cr_assert_gt(n, 0);
+		for (int i = 0; i < n; i++)
+			seen[ev[i].user_data] |= ev[i].events;
+	}
+	cr_assert(seen[0] == CH_POLL_IN && seen[1] == CH_POLL_OUT && seen[2] == CH_POLL_CLOSED);
+	child_end(pid);
+	ch_stream_close(r);
+}
+
+static int polls_everything(void *arg)
+{
+	struct ch_pollset *mine;
+	struct ch_poll_event ev;
+	struct ch_stream *s;
+
+	EXPECT(ch_pollset_create(NULL, &mine) == 0);
+	EXPECT(ch_pollset_add_any(mine, ch_semaphore_get_pollable(arg), CH_POLL_IN, 0) == 0);
+	EXPECT(ch_pollset_add_any(mine, ch_stream_port_get_pollable(door), 0, 0) == 0);
+	EXPECT(ch_stream_open(door, 0, CH_TRY, &s) == 0);
+	EXPECT(ch_pollset_add_any(mine, ch_stream_get_pollable(s), 0, 0) == 0);
+	post(board, 0);
+	EXPECT(ch_pollset_wait(mine, &ev, 1, CH_FOREVER) == -EINVAL); /* never */
+	return 0;
+}
+
+Test(pollproc, the_watchers_of_a_killed_process_are_free_again, .init = setup, .fini = teardown)
+{
+	struct ch_semaphore *unit;
+	struct ch_pool_stats before;
+
+	cr_assert_eq(ch_semaphore_create(pool, NULL, &unit), 0);
+	cr_assert_eq(ch_stream_port_create(pool, NULL, &door), 0);
+	cr_assert_eq(ch_pool_get_stats(pool, &before), 0);
+	for (int round = 0; round < 20; round++) { /* each has 8 watchers */
+		const pid_t pid = child_start(polls_everything, unit);
+
+		await_post(board, 0);
+		board->step[0] = 0;
+		child_kill(pid);
+		while (ch_pool_sweep(pool) > 0)
+			;
+		cr_assert(pool_is_as_before(pool, &before));
+	}
 }
 
 static int use_the_parents(void *arg)
