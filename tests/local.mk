@@ -249,17 +249,17 @@ tests_stress_sync_stress_SOURCES = tests/stress/stress.h tests/stress/sync_stres
 tests_stress_sync_stress_LDADD   = libchannels.la
 
 check_PROGRAMS += tests/crash/block_torture
-tests_crash_block_torture_SOURCES  = tests/crash/block_torture.cpp tests/support/support.h
+tests_crash_block_torture_SOURCES  = tests/crash/block_torture.cpp tests/crash/must.h tests/support/support.h
 tests_crash_block_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
 tests_crash_block_torture_LDADD    = libchannels_internal.la
 check_PROGRAMS += tests/crash/ddict_torture
 tests_crash_ddict_torture_SOURCES  = \
-	tests/crash/ddict_crew.cpp tests/crash/ddict_crew.h tests/crash/ddict_torture.cpp \
+	tests/crash/ddict_crew.cpp tests/crash/ddict_crew.h tests/crash/ddict_torture.cpp tests/crash/must.h \
 	tests/support/holdings.hpp tests/support/support.h
 tests_crash_ddict_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL) -iquote $(top_srcdir)/libddict
 tests_crash_ddict_torture_LDADD    = libddict_internal.la libchannels_internal.la
 check_PROGRAMS += tests/crash/pool_torture
-tests_crash_pool_torture_SOURCES  = tests/crash/pool_torture.cpp tests/support/support.h
+tests_crash_pool_torture_SOURCES  = tests/crash/must.h tests/crash/pool_torture.cpp tests/support/support.h
 tests_crash_pool_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
 tests_crash_pool_torture_LDADD    = libpool_internal.la libchannels_internal.la
 check_PROGRAMS += tests/crash/sync_torture
@@ -286,7 +286,8 @@ tests_crash_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
 tests_crash_torture_LDADD    = libchannels_internal.la
 
 check_PROGRAMS += tests/crash/stream_torture
-tests_crash_stream_torture_SOURCES  = tests/crash/in_set.h tests/crash/stream_torture.cpp tests/support/support.h
+tests_crash_stream_torture_SOURCES  = \
+	tests/crash/in_set.h tests/crash/must.h tests/crash/stream_torture.cpp tests/support/support.h
 tests_crash_stream_torture_CPPFLAGS = $(AM_CPPFLAGS) $(INTERNAL)
 tests_crash_stream_torture_LDADD    = libchannels_internal.la
 

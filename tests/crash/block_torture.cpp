@@ -11,6 +11,7 @@
  * usage: block_torture [--kills N] [--seconds S] [--seed X] [--crew C]
  */
 #include "crash.h"
+#include "must.h"
 #include "../support/support.h"
 #include <algorithm>
 #include <atomic>
@@ -42,16 +43,6 @@ evidence *ev;
 member *self;
 uint64_t rs;
 
-#define MUST(cond)                                                                                             \
-	do {                                                                                                   \
-		if (!(cond)) {                                                                                 \
-			fprintf(stderr, "%s:%d: %d: %s is not so (%s)\n", __FILE__, __LINE__, getpid(), #cond, \
-				ch_errmsg());                                                                  \
-			ev->bad++;                                                                             \
-			_exit(1);                                                                              \
-		}                                                                                              \
-	} while (0)
-
 struct mark { /* how each block begins */
 	uint64_t seq, len;
 };
@@ -76,10 +67,7 @@ bool is_whole(const void *p, size_t room)
 #ifdef CH_CRASH_POINTS
 void on_crash_point(int id)
 {
-	if (!self || id != self->point || --self->countdown > 0)
-		return;
-	ev->hits[id]++;
-	kill(getpid(), SIGKILL);
+	torture::die_at(self, ev, id);
 }
 #endif
 

@@ -3,6 +3,7 @@
 #ifndef TESTS_CRASH_DDICT_CREW_H
 #define TESTS_CRASH_DDICT_CREW_H
 #include "../support/support.h"
+#include "must.h"
 #include <atomic>
 #include <ddict/ddict.hpp>
 
@@ -60,16 +61,6 @@ using number_dict = ch::ddict<uint64_t, uint64_t>;
 
 extern evidence *ev;
 extern member *self; // this process; NULL in the director and others
-
-#define MUST(cond)                                                                                             \
-	do {                                                                                                   \
-		if (!(cond)) {                                                                                 \
-			fprintf(stderr, "%s:%d: %d: %s is not so (%s)\n", __FILE__, __LINE__, getpid(), #cond, \
-				ch_errmsg());                                                                  \
-			ev->bad++;                                                                             \
-			_exit(1);                                                                              \
-		}                                                                                              \
-	} while (0)
 
 inline uint64_t key_of(const member &m, unsigned k)
 {

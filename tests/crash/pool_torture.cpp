@@ -10,6 +10,7 @@
 //
 // usage: pool_torture [--kills N] [--owners N] [--seed X] [--workers W]
 #include "crash.h"
+#include "must.h"
 #include "../support/support.h"
 #include <algorithm>
 #include <atomic>
@@ -33,15 +34,6 @@ struct evidence {
 };
 
 evidence *ev;
-
-#define MUST(cond)                                                                                             \
-	do {                                                                                                   \
-		if (!(cond)) {                                                                                 \
-			fprintf(stderr, "%s:%d: %d: %s is not so\n", __FILE__, __LINE__, getpid(), #cond);     \
-			ev->bad++;                                                                             \
-			_exit(1);                                                                              \
-		}                                                                                              \
-	} while (0)
 
 // How this process is to die. What a fork copies of it is not meant for the child.
 struct {

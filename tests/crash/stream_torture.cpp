@@ -14,6 +14,7 @@
  */
 #include "crash.h"
 #include "in_set.h"
+#include "must.h"
 #include "../support/support.h"
 #include <algorithm>
 #include <atomic>
@@ -62,16 +63,6 @@ struct chunk_head {
 	uint32_t talk, seq, total;
 };
 
-#define MUST(cond)                                                                                               \
-	do {                                                                                                     \
-		if (!(cond)) {                                                                                   \
-			fprintf(stderr, "%s:%d: %d: %s is not so (%s)\n", __FILE__, __LINE__, getpid(), #cond,   \
-				ch_errmsg());                                                                    \
-			ev->bad++;                                                                               \
-			_exit(1);                                                                                \
-		}                                                                                                \
-	} while (0)
-
 size_t length_of(const chunk_head &h)
 {
 	const uint32_t x = h.talk * 2654435761u + h.seq * 40503u;
@@ -97,10 +88,7 @@ bool is_chunk(const void *at, size_t len, chunk_head &h)
 #ifdef CH_CRASH_POINTS
 void on_crash_point(int id)
 {
-	if (!self || id != self->point || --self->countdown > 0)
-		return;
-	ev->hits[id]++;
-	kill(getpid(), SIGKILL);
+	torture::die_at(self, ev, id);
 }
 #endif
 
