@@ -39,7 +39,9 @@ ddict_options options_of(const ch_ddict_attr *attr)
 		std::memcpy(&a, attr, std::min<std::size_t>(attr->size, sizeof(a)));
 	}
 	if (a.when_full > CH_DDICT_EVICT ||
-	    (a.flags & ~(CH_DDICT_WAIT_FOR_KEYS | CH_DDICT_WAIT_FOR_WRITERS | CH_DDICT_READ_ONLY)))
+	    (a.flags & ~(CH_DDICT_WAIT_FOR_KEYS | CH_DDICT_WAIT_FOR_WRITERS | CH_DDICT_READ_ONLY | CH_DDICT_LOG |
+		      CH_DDICT_RESTORE)) ||
+	    a.persist_count > UINT32_MAX)
 		refuse(EINVAL, "ddict: struct ch_ddict_attr has values that mean nothing");
 	o.managers = a.managers;
 	o.memory = a.memory;
@@ -52,6 +54,12 @@ ddict_options options_of(const ch_ddict_attr *attr)
 	o.wait_for_writers = a.flags & CH_DDICT_WAIT_FOR_WRITERS;
 	o.read_only = a.flags & CH_DDICT_READ_ONLY;
 	o.replicas = std::max(a.replicas, 1u);
+	o.persist_path = a.persist_path ? a.persist_path : "";
+	o.persist_freq = a.persist_freq;
+	o.persist_count = static_cast<unsigned>(a.persist_count);
+	o.persist_log = a.flags & CH_DDICT_LOG;
+	if (a.flags & CH_DDICT_RESTORE)
+		o.restore_from = a.restore_from;
 	return o;
 }
 
@@ -171,6 +179,48 @@ int ch_ddict_set_checkpoint(ch_ddict *dict, int64_t id)
 {
 	return guarded(dict && id >= 0, [&] {
 		dict->core.set_checkpoint(static_cast<std::uint64_t>(id));
+		return 0;
+	});
+}
+
+int64_t ch_ddict_persist(ch_ddict *dict)
+{
+	return guarded(dict, [&] { return static_cast<int64_t>(dict->core.persist()); });
+}
+
+int ch_ddict_restore(ch_ddict *dict, int64_t id)
+{
+	return guarded(dict && id >= 0, [&] {
+		dict->core.restore(static_cast<std::uint64_t>(id));
+		return 0;
+	});
+}
+
+int64_t ch_ddict_advance(ch_ddict *dict)
+{
+	return guarded(dict, [&]() -> int64_t {
+		const std::optional<std::uint64_t> id = dict->core.advance();
+
+		if (!id)
+			refuse(ENOENT, "ddict: no later checkpoint was persisted");
+		return static_cast<int64_t>(*id);
+	});
+}
+
+ssize_t ch_ddict_get_persisted(ch_ddict *dict, uint64_t *ids, size_t cap)
+{
+	return guarded(dict && (ids || !cap), [&] {
+		const std::vector<std::uint64_t> all = dict->core.persisted_ids();
+
+		std::copy_n(all.begin(), std::min(cap, all.size()), ids);
+		return static_cast<ssize_t>(all.size());
+	});
+}
+
+int ch_ddict_flush(ch_ddict *dict)
+{
+	return guarded(dict, [&] {
+		dict->core.flush();
 		return 0;
 	});
 }

@@ -23,6 +23,10 @@ int manager::enter(const call &c, bool &has_to_wait)
 				has_to_wait = true;
 				return 0;
 			}
+			if (persister_ && persister_->is_due(r) && !persister_->begin(r, persister_->serial_of(r), 0, 0)) {
+				has_to_wait = true; // for the last one to be written
+				return 0;
+			}
 			store_.retire_before(r + 1);
 			writers_.erase(r);
 		}

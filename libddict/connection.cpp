@@ -327,6 +327,8 @@ void connection::raise_dead(unsigned m, int errnum) const
 
 void connection::raise_lost(unsigned m) const
 {
+	if (dir_.rules.has_log)
+		refuse(EOWNERDEAD, who(dir_, m) + " is new: its predecessor died; it has what that one's log holds");
 	refuse(EOWNERDEAD,
 	       who(dir_, m) + " is new: its predecessor died, and " +
 		       std::to_string(dir_.words[m].lost.load(std::memory_order_relaxed)) + // with the incarnation

@@ -43,6 +43,12 @@ ddict_core ddict_core::create(const ddict_options &o)
 	owner->create(o);
 	ddict_core core(owner->descr());
 
+	if (owner->restores() != ddict_nothing)
+		core.restore(owner->restores());
+	if (owner->logs()) {
+		core.flush(); // begins them
+		owner->publish_log();
+	}
 	core.owner_ = std::move(owner);
 	core.timeout_ns_ = o.timeout.count();
 	return core;

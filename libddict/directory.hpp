@@ -43,7 +43,7 @@ struct manager_rules {
 	std::uint64_t working_set;
 	std::uint32_t when_full; // enum ddict_full
 	std::uint8_t wait_for_keys, wait_for_writers, read_only, has_spare_cpus;
-	std::uint32_t replicas, pad;
+	std::uint32_t replicas, has_log;
 };
 
 struct directory {

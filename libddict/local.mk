@@ -16,26 +16,36 @@ libddict_internal_la_SOURCES = \
 	libddict/core.cpp \
 	libddict/cursor.cpp \
 	libddict/directory.cpp libddict/directory.hpp \
+	libddict/durable.cpp \
+	libddict/frozen.hpp \
 	libddict/index.hpp \
+	libddict/io.cpp libddict/io.hpp \
 	libddict/link.cpp \
+	libddict/log.cpp libddict/log.hpp \
 	libddict/manager.cpp libddict/manager.hpp \
 	libddict/mirror.cpp \
 	libddict/number.hpp \
 	libddict/operations.cpp \
 	libddict/owner.cpp libddict/owner.hpp \
 	libddict/pending.hpp \
+	libddict/persist.cpp \
+	libddict/persister.cpp libddict/persister.hpp \
 	libddict/place.cpp libddict/place.hpp \
 	libddict/reading.cpp \
+	libddict/restore.cpp libddict/restore.hpp \
+	libddict/shard.cpp libddict/shard.hpp \
+	libddict/snapshot.cpp libddict/snapshot.hpp \
 	libddict/statistics.cpp \
 	libddict/store.cpp libddict/store.hpp \
+	libddict/vault.cpp libddict/vault.hpp \
 	libddict/versions.cpp \
 	libddict/visit.cpp libddict/visit.hpp \
 	libddict/visitor.cpp \
 	libddict/waiting.cpp \
 	libddict/wire.hpp \
 	libddict/writer.cpp
-libddict_internal_la_CPPFLAGS = $(AM_CPPFLAGS) $(XXHASH_CFLAGS)
-libddict_internal_la_LIBADD   = $(XXHASH_LIBS)
+libddict_internal_la_CPPFLAGS = $(AM_CPPFLAGS) $(XXHASH_CFLAGS) $(LIBURING_CFLAGS)
+libddict_internal_la_LIBADD   = $(XXHASH_LIBS) $(LIBURING_LIBS)
 libddict_la_SOURCES =
 nodist_EXTRA_libddict_la_SOURCES = libddict/none.cpp # see libchannels/local.mk
 libddict_la_LIBADD   = libddict_internal.la libchannels.la

@@ -52,6 +52,8 @@ manager::manager(const manager_arg &arg)
 		if (incarnation_ > 1)
 			begin_as_successor();
 	}
+	if (arg.files.dir[0])
+		begin_files(arg.files);
 }
 
 int manager_main(const void *arg, std::size_t len)
@@ -84,8 +86,11 @@ void manager::serve()
 	for (;;) {
 		const bool has_dates = !parked_.empty() || store_.next_expiry() || !outbox_.empty() || is_filling_ ||
 				       !jobs_.empty();
-		const ssize_t n =
-			ch_channel_recv(requests_.get(), buf, sizeof(buf), has_dates ? patience() : CH_FOREVER);
+		const bool is_writing = persister_ && persister_->can_go_on();
+		const ssize_t n = ch_channel_recv(requests_.get(), buf, sizeof(buf),
+						  is_writing  ? CH_TRY
+						  : has_dates ? patience()
+							      : CH_FOREVER);
 
 		if (has_dates)
 			look_around(n == -ETIMEDOUT || n == -EAGAIN);
@@ -97,6 +102,8 @@ void manager::serve()
 			return;
 		else if (n != -ETIMEDOUT && n != -EAGAIN)
 			raise(n);
+		if (persister_)
+			keep_files();
 		if (!parked_.empty() && outbox_.empty())
 			try_parked();
 		words_[index_].keys.store(store_.size(), std::memory_order_relaxed); // read when this process is dead

@@ -10,6 +10,7 @@
 // reached) is set aside with its deadline and tried again when something changed that it may depend on.
 #pragma once
 #include "connection.hpp"
+#include "persister.hpp"
 #include "store.hpp"
 #include <ddict/core.hpp>
 #include <array>
@@ -29,10 +30,13 @@ struct manager_arg {
 	unsigned index, nr_managers;
 	std::uint64_t incarnation;
 	manager_rules rules;
+	persist_rules files;
 };
 
 // Runs in the manager process; its exit status.
 int manager_main(const void *arg, std::size_t len);
+
+inline constexpr const char *no_files = "the dictionary was created without persist_path";
 
 class manager {
 public:
@@ -142,7 +146,7 @@ private:
 	};
 	using calls_of = std::array<finished, credits>;
 	void begin_as_successor();
-	void mirror(bytes key, const call *c, std::uint64_t result);
+	void mirror(bytes key, std::uint64_t at, const call *c, std::uint64_t result);
 	void mirror_all(ch::channel *to, store &from, op what, std::uint64_t oldest, std::uint64_t newest);
 	void post(ch::channel *to, op what, bytes key, const version *v, std::int64_t expires, const call *c,
 		  std::uint64_t result);
@@ -158,9 +162,20 @@ private:
 	bool is_repeated(const call &c);
 	void work_through_early();
 
+	// persist.cpp
+	void begin_files(const persist_rules &files);
+	void keep_files();
+	outcome persist(const call &c);
+	void persisted(const call &c);
+	void restore(const call &c);
+	void commit_restored(const call &c);
+	void flush_log(const call &c);
+	void answer_text(const call &c, int status, const char *text);
+	void answer_text(client &to, std::uint64_t id, int status, const char *text);
+
 	// waiting.cpp
 	void park(const call &c, bytes msg, ch::message *owner, outcome why);
-	void changed(bytes key, const call *c = nullptr, std::uint64_t result = 0);
+	void changed(bytes key, std::uint64_t at, const call *c = nullptr, std::uint64_t result = 0);
 	void try_parked();
 	std::int64_t patience() const;
 
@@ -216,6 +231,7 @@ private:
 		ch::message owned;
 	};
 	std::deque<early> early_; // requests that wait for the same, or for this manager to have its keys
+	std::unique_ptr<persister> persister_; // if the dictionary has a directory for files
 	bool is_filling_ = false;
 	std::uint64_t filled_by_ = 0; // the next manager's incarnation that is asked
 };

@@ -80,11 +80,10 @@ void manager::post(ch::channel *to, op what, bytes key, const version *v, std::i
 	flush();
 }
 
-// The new state of a key, at the checkpoint of the call that changed it.
-void manager::mirror(bytes key, const call *c, std::uint64_t result)
+// The new state of a key, at the checkpoint at which it changed.
+void manager::mirror(bytes key, std::uint64_t at, const call *c, std::uint64_t result)
 {
 	const entry *e = store_.newest(key);
-	const std::uint64_t at = c ? c->head.at : newest_;
 	const version *v = e ? store::seen(*e, at) : nullptr;
 
 	post(&next_, v ? op::mirror_put : op::mirror_erase, key, v, e ? e->expires : 0, c, result);

@@ -52,6 +52,17 @@ manager::outcome manager::dispatch(call &c)
 		reap();
 		answer(c, 0);
 		break;
+	case op::persist:
+		return persist(c);
+	case op::persisted:
+		persisted(c);
+		break;
+	case op::restore:
+		restore(c);
+		break;
+	case op::flush:
+		flush_log(c);
+		break;
 	default:
 		return dispatch_write(c);
 	}
@@ -143,7 +154,7 @@ manager::outcome manager::answer_or_wait(const call &c, int err, std::uint64_t a
 	    c.key.size() + c.value.size() <= inline_max)
 		return outcome::on_any;
 	if (err == 0)
-		changed(c.key, &c, arg);
+		changed(c.key, c.head.at, &c, arg);
 	answer(c, err, arg);
 	return outcome::answered;
 }
@@ -228,6 +239,8 @@ void manager::clear(const call &c)
 
 	if (c.head.at == store_.oldest() && c.head.at == newest_) {
 		store_.clear();
+		if (persister_ && persister_->has_log())
+			persister_->cleared();
 		if (rules_.replicas > 1)
 			post(&next_, op::mirror_clear, {}, nullptr, 0, &c, nr);
 		if (!parked_.empty())
@@ -241,7 +254,7 @@ void manager::clear(const call &c)
 
 		if (const int err = store_.erase(key, c.head.at); err < 0)
 			return answer(c, err);
-		changed(key, &c, nr);
+		changed(key, c.head.at, &c, nr);
 	}
 	answer(c, 0, nr);
 }
@@ -265,7 +278,7 @@ manager::outcome manager::put_many(const call &c)
 			err = with_room([&] { return store_.put(key, value, how); });
 		if (err < 0)
 			break;
-		changed(key);
+		changed(key, how.at);
 	}
 	if (err == -ENOSPC && rules_.when_full == static_cast<std::uint32_t>(ddict_full::wait))
 		return outcome::on_any; // those that are in are put once more then

@@ -5,7 +5,10 @@
 #include "manager.hpp"
 #include <algorithm>
 #include <csignal>
+#include <fcntl.h>
 #include <sched.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 namespace ch::dd {
@@ -17,6 +20,7 @@ constexpr std::size_t request_channel_len = 256 * 1024;
 constexpr std::size_t default_memory = 32 << 20, least_memory = 64 << 10;
 constexpr unsigned default_clients = 128, clients_max = 32768;
 constexpr std::uint64_t working_set_max = 65536;
+constexpr std::int64_t lock_timeout = 2000000000;
 constexpr std::int64_t exit_timeout = 2000000000; // then they are killed
 
 unsigned usable_cpus()
@@ -41,7 +45,7 @@ manager_rules rules_of(const ddict_options &o, unsigned managers)
 		o.read_only,
 		usable_cpus() > managers,
 		std::max(o.replicas, 1u),
-		0};
+		o.persist_log};
 }
 
 } // namespace
@@ -57,6 +61,7 @@ void owner::create(const ddict_options &o)
 	if (clients > clients_max)
 		refuse(EINVAL, "ddict: at most 32768 clients");
 	generation_ = fork_generation();
+	prepare_files(o);
 	ch_spawner *sp = nullptr;
 
 	check(ch_spawner_create(&sp)); // first: what comes later is not copied into every manager
@@ -77,6 +82,71 @@ void owner::create(const ddict_options &o)
 		known_.managers.push_back({s.requests.descr(), s.pool.stats().max_len});
 	start_managers();
 	directory_publish(dir_.get(), known_);
+}
+
+static void check_files(const ddict_options &o)
+{
+	if (o.persist_path.empty() &&
+	    (o.persist_freq || o.persist_count || o.persist_log || o.restore_from != ddict_nothing))
+		refuse(EINVAL, "ddict: persist_freq, persist_count, persist_log and restore_from need persist_path");
+	if (o.persist_path.size() >= sizeof(persist_rules::dir))
+		refuse(EINVAL, "ddict: persist_path is too long");
+	if (o.persist_log && (o.replicas > 1 || o.read_only))
+		refuse(EINVAL, "ddict: a log needs a dictionary with one replica that can be written");
+}
+
+// Alone in the directory, for which it waits as long as managers of a killed predecessor may need to end.
+static file lock_directory(const std::string &dir)
+{
+	file f(dir + "/" + lock_name, O_RDWR | O_CREAT);
+	const std::int64_t late = monotonic_ns() + lock_timeout;
+
+	while (flock(f.fd(), LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			refuse_file(f.path(), "cannot be locked", errno);
+		if (monotonic_ns() >= late)
+			refuse(EEXIST, dir + ": another dictionary writes its files there");
+		const timespec nap{0, 10000000};
+
+		nanosleep(&nap, nullptr);
+	}
+	return f;
+}
+
+void owner::prepare_files(const ddict_options &o)
+{
+	check_files(o);
+	if (o.persist_path.empty())
+		return;
+	const vault v(o.persist_path);
+
+	if (!o.read_only && mkdir(o.persist_path.c_str(), 0700) < 0 && errno != EEXIST)
+		refuse_file(o.persist_path, "cannot be made", errno);
+	std::memcpy(files_.dir, o.persist_path.c_str(), o.persist_path.size() + 1);
+	files_.epoch = realtime_ns();
+	files_.freq = o.persist_freq;
+	files_.keep = o.persist_count;
+	files_.has_log = o.persist_log;
+	files_.is_reader = o.read_only;
+	if (!o.read_only) {
+		files_lock_ = lock_directory(o.persist_path);
+		v.clean();
+	}
+	if (o.persist_log && o.restore_from == ddict_nothing && v.has_log())
+		refuse(EEXIST, o.persist_path + ": there is a log already; restore from it, or remove its files");
+	restores_ = o.restore_from == ddict_newest ? v.newest() : o.restore_from;
+	if (restores_ == ddict_log)
+		v.read_log(); // before anything is started
+	else if (restores_ != ddict_nothing)
+		v.read(restores_);
+	// Managers hold it too, from now on.
+	if (!o.read_only && flock(files_lock_.fd(), LOCK_SH | LOCK_NB) < 0)
+		refuse(EEXIST, o.persist_path + ": another dictionary writes its files there");
+}
+
+void owner::publish_log() const
+{
+	vault(files_.dir).publish_log({files_.epoch, static_cast<std::uint32_t>(shards_.size()), 0});
 }
 
 // A sixth on top: blocks have sizes, and what a value falls short of its block, somebody has to pay for.
@@ -136,6 +206,7 @@ void owner::start_manager(unsigned m)
 	arg.nr_managers = nr;
 	arg.incarnation = w.incarnation.load(std::memory_order_relaxed) + 1; // this thread alone writes it
 	arg.rules = known_.rules;
+	arg.files = files_;
 	check(ch_spawner_spawn(spawner_.get(), manager_main, &arg, sizeof(arg), m, &peer));
 	{
 		std::lock_guard<std::mutex> lock(lock_);
@@ -175,7 +246,7 @@ void owner::replace(unsigned m) noexcept
 	try {
 		shards_[m].pool.sweep();
 		control_->sweep();
-		if (known_.rules.replicas < 2)
+		if (known_.rules.replicas < 2 && !files_.has_log)
 			w.lost.fetch_add(w.keys.exchange(0, std::memory_order_relaxed), // its writer is dead
 					 std::memory_order_relaxed);                    // see [I2]
 		start_manager(m);
@@ -221,6 +292,9 @@ void owner::destroy() noexcept
 		control_->destroy();
 	control_.reset();
 	ch_segment_destroy(dir_.release());
+	if (files_lock_.fd() >= 0)
+		flock(files_lock_.fd(), LOCK_UN); // forked processes share it
+	files_lock_ = {};
 }
 
 } // namespace ch::dd

@@ -3,6 +3,7 @@
 // that learns of a manager's death, has its traces removed, and starts another process in its place.
 #pragma once
 #include "directory.hpp"
+#include "persister.hpp"
 #include <ddict/core.hpp>
 #include <condition_variable>
 #include <mutex>
@@ -22,6 +23,11 @@ public:
 	// Ends managers, pools and directory. In a forked child, which does not own them, a no-op.
 	void destroy() noexcept;
 	const descriptor &descr() const { return descr_; }
+	// What restore_from says that managers are to be asked for; ddict_nothing: nothing.
+	std::uint64_t restores() const { return restores_; }
+	bool logs() const { return files_.has_log; }
+	// Its managers have begun their logs: from now on these count.
+	void publish_log() const;
 
 private:
 	struct shard {
@@ -29,12 +35,16 @@ private:
 		ch::channel requests;
 	};
 	void make_shards(unsigned nr, std::size_t memory, std::size_t max_memory, unsigned max_peers);
+	void prepare_files(const ddict_options &o);
 	void start_managers();
 	void start_manager(unsigned m);
 	void watch() noexcept;
 	void replace(unsigned m) noexcept;
 	void end_managers() noexcept;
 
+	persist_rules files_{};
+	file files_lock_; // of the directory
+	std::uint64_t restores_ = ddict_nothing;
 	detail::handle<ch_spawner, ch_spawner_destroy> spawner_;
 	std::vector<shard> shards_;
 	std::optional<memory_pool> control_;

@@ -52,7 +52,7 @@ manager::outcome manager::get(const call &c, bool and_erase)
 		std::memcpy(small, v->value, v->vlen);
 	if (const int err = store_.erase(c.key, c.head.at); err < 0)
 		return answer_or_wait(c, err);
-	changed(c.key, &c);
+	changed(c.key, c.head.at, &c);
 	send_value(c, was);
 	return outcome::answered;
 }
@@ -194,6 +194,28 @@ void manager::get_many(const call &c)
 		}
 		return done;
 	});
+}
+
+void manager::persisted(const call &c)
+{
+	if (!persister_)
+		return answer_text(c, -EINVAL, no_files);
+	try {
+		const std::vector<std::uint64_t> ids = persister_->ids();
+
+		answer_page(c, [&](packer &p, std::size_t limit, std::int32_t &) -> std::uint64_t {
+			for (const std::uint64_t id : ids) {
+				if (id < c.head.arg)
+					continue;
+				if (p.size() + sizeof(id) > limit)
+					return id;
+				p.raw(&id, sizeof(id));
+			}
+			return scan_end;
+		});
+	} catch (const error &e) {
+		answer_text(c, -e.code().value(), e.what());
+	}
 }
 
 void manager::statistics(const call &c)

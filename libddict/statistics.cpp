@@ -32,7 +32,11 @@ static const char *name_of(unsigned what)
 					    "is_frozen",
 					    "checkpoints",
 					    "stats",
-					    "visit"};
+					    "visit",
+					    "persist",
+					    "persisted",
+					    "restore",
+					    "flush"};
 	static_assert(sizeof(names) / sizeof(*names) == static_cast<std::size_t>(op::mirror_begin));
 
 	return names[what];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // store.cpp - the shard of one manager: keys, and their values.
-#include "store.hpp"
+#include "frozen.hpp"
 #include "place.hpp"
 #include <algorithm>
 
@@ -130,6 +130,7 @@ int store::put(bytes key, bytes value, const manner &how)
 
 		if (v && v == &slots_[slot].v && !v->storage && !v->is_deleted && v->room >= value.size() &&
 		    !is_read(*v)) {
+			about_to_change(slot);
 			if (!value.empty())
 				std::memcpy(v->value, value.data(), value.size());
 			v->vlen = value.size();
@@ -185,6 +186,7 @@ int store::append(bytes key, bytes more, const manner &how, std::size_t &out_len
 	    (old->storage || out_len <= inline_value_max)) {
 		version &v = slots_[slot].v;
 
+		about_to_change(slot);
 		if (!more.empty())
 			std::memcpy(v.value + was.size(), more.data(), more.size());
 		v.vlen = out_len;
@@ -218,9 +220,35 @@ int store::append(bytes key, bytes more, const manner &how, std::size_t &out_len
 	return 0;
 }
 
+int store::put_block(bytes key, std::size_t len, const manner &how, std::byte *&out_value)
+{
+	const std::uint64_t hash = key_hash(key);
+	const std::size_t voff = round_up(key.size(), value_align);
+	std::uint32_t slot = slot_of(hash, key);
+	kept storage = std::make_shared<block>();
+	std::size_t room = 0;
+
+	if (const int err = allocate(voff + len, storage->addr, room); err < 0)
+		return err;
+	storage->pool = pool_;
+	std::unique_ptr<version> spare = spare_for(slot, how.at);
+
+	if (slot == index::none)
+		slot = fresh(hash, key.size());
+	version v = filled(static_cast<std::byte *>(storage->addr), room, key, {});
+
+	out_value = v.value = v.addr + voff;
+	v.vlen = len;
+	v.room = room - voff;
+	v.storage = std::move(storage);
+	place(slot, std::move(v), std::move(spare), how);
+	return 0;
+}
+
 // A new version takes its place among those of its key.
 void store::place(std::uint32_t slot, version &&fresh_one, std::unique_ptr<version> spare, const manner &how)
 {
+	about_to_change(slot);
 	version &v = make(slot, how.at, std::move(spare));
 	std::unique_ptr<version> older = std::move(v.older);
 
@@ -280,6 +308,7 @@ void store::remove(std::uint32_t slot) noexcept
 {
 	entry &e = slots_[slot];
 
+	about_to_change(slot);
 	live_ -= !e.v.is_deleted;
 	if (is_ordered_)
 		unlink(slot);
@@ -297,6 +326,8 @@ void store::forget(bytes key) noexcept
 
 void store::clear()
 {
+	for (frozen *f : watched_by_)
+		f->finish();
 	for (entry &e : slots_)
 		if (e.v.addr)
 			drop_all(e.v);
@@ -307,6 +338,26 @@ void store::clear()
 	index_.clear();
 	live_ = 0;
 	coldest_ = hottest_ = index::none;
+}
+
+void store::take(store &o)
+{
+	clear();
+	std::swap(index_, o.index_);
+	slots_.swap(o.slots_);
+	free_.swap(o.free_);
+	layered_.swap(o.layered_);
+	std::swap(expiries_, o.expiries_);
+	std::swap(live_, o.live_);
+	std::swap(coldest_, o.coldest_);
+	std::swap(hottest_, o.hottest_);
+	oldest_ = o.oldest_;
+}
+
+void store::show_before_change(std::uint32_t slot) noexcept
+{
+	for (frozen *f : watched_by_)
+		f->show(slot);
 }
 
 std::size_t store::size_at(std::uint64_t at)

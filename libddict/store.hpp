@@ -66,6 +66,8 @@ struct manner {
 	bool is_persistent = false;
 };
 
+class frozen;
+
 class store {
 public:
 	explicit store(ch_pool *pool) : pool_(pool) {}
@@ -83,11 +85,15 @@ public:
 	void adopt(bytes key, bytes value, ch::message &&m, const manner &how);
 	// Puts more behind the value there, in its own room where it has some.
 	int append(bytes key, bytes more, const manner &how, std::size_t &out_len);
+	// Room for a value in a block of its own, which clients may read in place; out_value is to be filled.
+	int put_block(bytes key, std::size_t len, const manner &how, std::byte *&out_value);
 	// 0, -ENOENT, or -ENOSPC: the deletion itself needs room if older checkpoints see the key.
 	int erase(bytes key, std::uint64_t at);
 	// All versions of it.
 	void forget(bytes key) noexcept;
 	void clear();
+	// What the other one holds, instead of what was here. The other one is empty then.
+	void take(store &o);
 	// Keys that are there at the newest checkpoint.
 	std::size_t size() const { return live_; }
 	std::size_t size_at(std::uint64_t at);
@@ -99,6 +105,7 @@ public:
 	// Drops what only checkpoints before this one could see.
 	void retire_before(std::uint64_t oldest);
 	std::uint64_t oldest() const { return oldest_; }
+	ch_pool *pool() const { return pool_; }
 
 	void expire(std::int64_t now);
 	std::int64_t next_expiry() const { return expiries_.empty() ? 0 : expiries_.top().when; }
@@ -119,6 +126,7 @@ public:
 	bool is_torn() const { return is_torn_; }
 
 private:
+	friend class frozen;
 	struct held_block {
 		void *addr; // or
 		kept storage;
@@ -142,6 +150,12 @@ private:
 	bool prune(std::uint32_t slot) noexcept;
 	void expire_at(std::uint32_t slot, std::int64_t when);
 	int allocate(std::size_t len, void *&addr, std::size_t &room) const;
+	void show_before_change(std::uint32_t slot) noexcept;
+	void about_to_change(std::uint32_t slot) noexcept
+	{
+		if (!watched_by_.empty()) [[unlikely]]
+			show_before_change(slot);
+	}
 	void touch(std::uint32_t slot) noexcept;
 	void unlink(std::uint32_t slot) noexcept;
 
@@ -157,6 +171,7 @@ private:
 	std::uint64_t nr_expired_ = 0, nr_evicted_ = 0;
 	std::uint32_t coldest_ = index::none, hottest_ = index::none;
 	bool is_ordered_ = false;
+	std::vector<frozen *> watched_by_;
 
 	unsigned readers_ = 0;
 	std::uint32_t now_ = 0; // counts begin_reading()

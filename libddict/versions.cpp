@@ -79,6 +79,7 @@ bool store::prune(std::uint32_t slot) noexcept
 
 	if (!v->addr)
 		return false;
+	about_to_change(slot);
 	for (; v && v->at > oldest_; v = v->older.get())
 		newer = v;
 	if (v && v->older)

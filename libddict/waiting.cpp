@@ -34,11 +34,14 @@ void manager::park(const call &c, bytes msg, ch::message *owner, outcome why)
 	p.is_for_any = why == outcome::on_any;
 }
 
-// To be called for each key that was written or erased: by a call that answers result.
-void manager::changed(bytes key, const call *c, std::uint64_t result)
+// To be called for each key that was written or erased at a checkpoint: by a call that answers result.
+void manager::changed(bytes key, std::uint64_t at, const call *c, std::uint64_t result)
 {
 	if (rules_.replicas > 1)
-		mirror(key, c, result);
+		mirror(key, at, c, result);
+	if (persister_ && persister_->has_log())
+		persister_->changed(key, at, c ? c->value : bytes(),
+				    c && c->head.what == static_cast<std::uint32_t>(op::append));
 	if (!parked_.empty())
 		written_.push_back(key_hash(key));
 }

@@ -44,6 +44,10 @@ enum class op : std::uint32_t {
 	stats,       // reply: struct manager_stats
 	visit,       // value: visit_head, and what the function is given; replied to when it has ended, as get, or with a
 		     // text if it failed: arg is 1 if that says who
+	persist,   // arg: serial; flags: persist_drop or 0: removes what a persist with this serial has written
+	persisted, // arg: where to begin; reply: numbers of checkpoints that were persisted, as many as there is room for
+	restore,   // arg: a checkpoint, or ddict_log; flags: restore_...; reply arg of a commit: the newest checkpoint
+	flush,     // answered when all that was written so far is on disk
 	// From manager to manager; client is 0.
 	mirror_begin, // what comes next is all that there is
 	mirror_put,
@@ -78,6 +82,8 @@ struct mirror_head {
 
 inline constexpr std::uint32_t put_if_absent = 1, put_persistent = 2;
 inline constexpr std::uint32_t get_fresh = 1; // whatever the dictionary waits for, do not wait
+inline constexpr std::uint32_t persist_drop = 1;
+inline constexpr std::uint32_t restore_commit = 1, restore_drop = 2; // after reading, which is 0
 inline constexpr std::uint32_t wait_any = 1;  // wait for the key, whatever its value
 inline constexpr std::uint32_t release_silently = 1;
 
@@ -144,7 +150,7 @@ struct manager_stats {
 	op_stats ops[static_cast<unsigned>(op::mirror_begin)];
 };
 
-inline constexpr std::uint32_t wire_version = 2;
+inline constexpr std::uint32_t wire_version = 3;
 inline constexpr std::uint32_t inline_max = 512;                            // of request and reply channels
 inline constexpr std::size_t inline_value_max = inline_max - sizeof(reply); // that a reply carries
 inline constexpr std::size_t page_max = 16 * 1024; // a batch or a page, when there is memory for it

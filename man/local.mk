@@ -56,6 +56,7 @@ dist_man3_MANS = \
 	man/man3/ch_condition_signal.3 \
 	man/man3/ch_condition_wait.3 \
 	man/man3/ch_ddict.3 \
+	man/man3/ch_ddict_advance.3 \
 	man/man3/ch_ddict_append.3 \
 	man/man3/ch_ddict_attach.3 \
 	man/man3/ch_ddict_attach_name.3 \
@@ -82,6 +83,7 @@ dist_man3_MANS = \
 	man/man3/ch_ddict_errmsg.3 \
 	man/man3/ch_ddict_fetch_add_f64.3 \
 	man/man3/ch_ddict_fetch_add_i64.3 \
+	man/man3/ch_ddict_flush.3 \
 	man/man3/ch_ddict_freeze.3 \
 	man/man3/ch_ddict_get.3 \
 	man/man3/ch_ddict_get_anywhere.3 \
@@ -89,14 +91,17 @@ dist_man3_MANS = \
 	man/man3/ch_ddict_get_descr.3 \
 	man/man3/ch_ddict_get_many.3 \
 	man/man3/ch_ddict_get_op_stats.3 \
+	man/man3/ch_ddict_get_persisted.3 \
 	man/man3/ch_ddict_get_stats.3 \
 	man/man3/ch_ddict_get_view.3 \
 	man/man3/ch_ddict_is_frozen.3 \
+	man/man3/ch_ddict_persist.3 \
 	man/man3/ch_ddict_pop.3 \
 	man/man3/ch_ddict_put.3 \
 	man/man3/ch_ddict_put_everywhere.3 \
 	man/man3/ch_ddict_put_if_absent.3 \
 	man/man3/ch_ddict_put_many.3 \
+	man/man3/ch_ddict_restore.3 \
 	man/man3/ch_ddict_rollback.3 \
 	man/man3/ch_ddict_run.3 \
 	man/man3/ch_ddict_set_checkpoint.3 \

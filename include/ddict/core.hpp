@@ -23,6 +23,11 @@ enum class ddict_full : std::uint32_t {
 	evict,  // keys that were not used for longest make room
 };
 
+// What a dictionary begins with, instead of the number of a checkpoint: nothing, the checkpoint that was persisted last, or
+// what the log in its directory says.
+inline constexpr std::uint64_t ddict_nothing = ~std::uint64_t{0}, ddict_newest = ddict_nothing - 1,
+			       ddict_log = ddict_nothing - 2;
+
 struct ddict_options {
 	unsigned managers = 0;    // processes that hold the data; 0: half of the CPUs this process may use, 1 to 4
 	std::size_t memory = 0;   // bytes for keys and values, over all managers; 0: 32 MiB
@@ -36,6 +41,12 @@ struct ddict_options {
 	bool read_only = false;        // nobody may write
 	unsigned replicas = 1;         // 2: each key is also with another manager, and outlives the death of one
 	nanoseconds timeout = forever; // of every call through the handle that created it, and its copies
+	// Files; see "Files" in libddict(7).
+	std::string persist_path{};     // a directory for this dictionary's files and nothing else; empty: it has none
+	std::uint64_t persist_freq = 0; // each checkpoint whose number it divides is persisted when it retires; 0: none
+	unsigned persist_count = 0;     // persisted checkpoints that are kept, the newest; 0: all
+	bool persist_log = false;       // all that is written goes to a log too, for flush()
+	std::uint64_t restore_from = ddict_nothing;
 };
 
 // How a value is put.
@@ -276,6 +287,18 @@ public:
 	std::uint64_t sync_to_newest_checkpoint() const;
 	std::uint64_t working_set() const; // how many are held at a time
 
+	// Files. Errors name the file and what is wrong with it.
+	// Writes this handle's checkpoint to files; its number. It can be restored when this returns, whatever happens.
+	std::uint64_t persist() const;
+	// The checkpoints that can be restored, in order.
+	std::vector<std::uint64_t> persisted_ids() const;
+	// What was persisted replaces what is here, for everybody; this handle goes on at that checkpoint.
+	void restore(std::uint64_t id) const;
+	// Restores the next checkpoint that was persisted after the one that is here; its number, or none.
+	std::optional<std::uint64_t> advance() const;
+	// Until all that was written by calls that have returned is in the log on disk.
+	void flush() const;
+
 	// Many puts under way at a time. What was added is in the dictionary when finish() has returned.
 	class CH_API put_batch {
 	public:
@@ -344,6 +367,7 @@ private:
 	static ddict_view visited(ddict_call &&c);
 	static ddict_view view_of(std::unique_ptr<dd::pending> p);
 	std::uint64_t ask_all(const dd::outgoing &out) const;
+	void ask_for_files(const dd::outgoing &out) const;
 	std::uint64_t ask_all(dd::outgoing out, std::uint64_t (*fold)(std::uint64_t, std::uint64_t)) const;
 
 	descriptor descr_{};

@@ -32,6 +32,12 @@ enum { CH_DDICT_REFUSE = 0, CH_DDICT_WAIT = 1, CH_DDICT_EVICT = 2 }; /* what a p
 #define CH_DDICT_WAIT_FOR_KEYS    UINT32_C(1)
 #define CH_DDICT_WAIT_FOR_WRITERS UINT32_C(2)
 #define CH_DDICT_READ_ONLY        UINT32_C(4)
+#define CH_DDICT_LOG              UINT32_C(8)  /* what is written goes to a log too, for ch_ddict_flush */
+#define CH_DDICT_RESTORE          UINT32_C(16) /* begin with what restore_from says */
+
+/* For restore_from, instead of a checkpoint's number. */
+#define CH_DDICT_NEWEST   (UINT64_MAX - 1) /* the checkpoint that was persisted last */
+#define CH_DDICT_FROM_LOG (UINT64_MAX - 2) /* what the log says */
 
 /* Every field: zero means the default. Start from CH_DDICT_ATTR_INIT. */
 struct ch_ddict_attr {
@@ -45,10 +51,15 @@ struct ch_ddict_attr {
 	uint32_t flags;       /* CH_DDICT_WAIT_FOR_KEYS... */
 	uint32_t replicas;    /* 1 or 2; default 1 */
 	uint64_t max_memory;  /* bytes that memory may grow to when it is full; default: it does not grow */
+	const char *persist_path; /* a directory for its files and nothing else; default: none */
+	uint64_t persist_freq;    /* checkpoints whose number it divides are persisted when they retire; default: none */
+	uint64_t persist_count;   /* persisted checkpoints that are kept; default: all */
+	uint64_t restore_from;    /* with CH_DDICT_RESTORE */
 };
 #define CH_DDICT_ATTR_INIT \
 	{ .size = sizeof(struct ch_ddict_attr), .managers = 0, .memory = 0, .name = NULL, .max_clients = 0, \
-	  .when_full = 0, .working_set = 0, .flags = 0, .replicas = 0, .max_memory = 0 }
+	  .when_full = 0, .working_set = 0, .flags = 0, .replicas = 0, .max_memory = 0, \
+	  .persist_path = NULL, .persist_freq = 0, .persist_count = 0, .restore_from = 0 }
 
 /* How a value is put; NULL for all defaults. */
 struct ch_ddict_put_attr {
@@ -213,6 +224,22 @@ CH_API int64_t ch_ddict_rollback(struct ch_ddict *dict);
 CH_API int64_t ch_ddict_sync_to_newest_checkpoint(struct ch_ddict *dict);
 CH_API int64_t ch_ddict_get_checkpoint(const struct ch_ddict *dict);
 CH_API int ch_ddict_set_checkpoint(struct ch_ddict *dict, int64_t id);
+
+/*
+ * ch_ddict_persist - write the handle's checkpoint to files. Returns its number; or the errors of files, and -EINVAL if
+ * there is no persist_path, -ERANGE if it has retired.  Blocks: until it is on disk.
+ */
+CH_API int64_t ch_ddict_persist(struct ch_ddict *dict);
+/* ch_ddict_restore - what was persisted replaces what is here. -ENOENT, -EPROTO (a file is damaged), -ENOSPC, and nothing
+ * was changed. */
+CH_API int ch_ddict_restore(struct ch_ddict *dict, int64_t id);
+/* ch_ddict_advance - restore the next checkpoint that was persisted. Returns its number; -ENOENT if there is none. */
+CH_API int64_t ch_ddict_advance(struct ch_ddict *dict);
+/* ch_ddict_get_persisted - the numbers of those that can be restored, in order. Returns how many there are; the first cap
+ * of them are written. */
+CH_API ssize_t ch_ddict_get_persisted(struct ch_ddict *dict, uint64_t *ids, size_t cap);
+/* ch_ddict_flush - wait until all that was written by calls that have returned is in the log on disk. */
+CH_API int ch_ddict_flush(struct ch_ddict *dict);
 
 /* A manager's figures at its moment. */
 struct ch_ddict_stats {

@@ -199,6 +199,13 @@ public:
 	std::uint64_t newest_checkpoint() const { return core_.newest_checkpoint(); }
 	std::uint64_t sync_to_newest_checkpoint() const { return core_.sync_to_newest_checkpoint(); }
 
+	// Files; see libddict(7).
+	std::uint64_t persist() const { return core_.persist(); }
+	std::vector<std::uint64_t> persisted_ids() const { return core_.persisted_ids(); }
+	void restore(std::uint64_t id) const { core_.restore(id); }
+	std::optional<std::uint64_t> advance() const { return core_.advance(); }
+	void flush() const { core_.flush(); }
+
 	std::optional<V> try_get(const K &key) const
 	{
 		std::optional<V> v;

@@ -193,6 +193,51 @@ Test(ddict_c, handles)
 	ch_ddict_detach(other);
 }
 
+Test(ddict_c, checkpoints_in_files)
+{
+	struct ch_ddict_attr attr = CH_DDICT_ATTR_INIT;
+	char dir[] = "/var/tmp/ddict-c-\0\0\0\0\0\0", command[64], buf[8];
+	struct ch_ddict *d = NULL;
+	uint64_t ids[2] = { 9, 9 };
+
+	memset(dir + strlen(dir), 'X', 6);
+	cr_assert_not_null(mkdtemp(dir));
+	attr.managers = 2;
+	attr.persist_path = dir;
+	attr.flags = CH_DDICT_LOG;
+	cr_assert_eq(ch_ddict_create(&attr, &d), 0, "%s", ch_ddict_errmsg());
+	for (int c = 0; c < 3; c++) {
+		cr_assert_eq(ch_ddict_put(d, "k", 1, c ? "new" : "old", 3, NULL), 0);
+		cr_assert_eq(ch_ddict_persist(d), c, "%s", ch_ddict_errmsg());
+		cr_assert_eq(ch_ddict_checkpoint(d), c + 1);
+	}
+	cr_assert_eq(ch_ddict_get_persisted(d, ids, 2), 3);
+	cr_assert_eq(ids[1], 1u);
+	cr_assert_eq(ch_ddict_get_persisted(d, NULL, 0), 3);
+	cr_assert_eq(ch_ddict_restore(d, 0), 0, "%s", ch_ddict_errmsg());
+	cr_assert_eq(ch_ddict_get(d, "k", 1, buf, 8), 3);
+	cr_assert_eq(memcmp(buf, "old", 3), 0);
+	cr_assert_eq(ch_ddict_restore(d, 7), -ENOENT);
+	cr_assert_not_null(strstr(ch_ddict_errmsg(), dir));
+	cr_assert_eq(ch_ddict_flush(d), 0);
+	ch_ddict_destroy(d);
+
+	attr.flags = CH_DDICT_RESTORE | CH_DDICT_READ_ONLY;
+	attr.restore_from = 1;
+	cr_assert_eq(ch_ddict_create(&attr, &d), 0, "%s", ch_ddict_errmsg());
+	cr_assert_eq(ch_ddict_advance(d), 2);
+	cr_assert_eq(ch_ddict_advance(d), -ENOENT);
+	cr_assert_eq(ch_ddict_put(d, "k", 1, "x", 1, NULL), -EPERM);
+	ch_ddict_destroy(d);
+	attr.flags = CH_DDICT_RESTORE | CH_DDICT_LOG;
+	attr.restore_from = CH_DDICT_FROM_LOG;
+	cr_assert_eq(ch_ddict_create(&attr, &d), 0, "%s", ch_ddict_errmsg());
+	cr_assert_eq(ch_ddict_get(d, "k", 1, buf, 8), 3);
+	ch_ddict_destroy(d);
+	snprintf(command, sizeof(command), "rm -r %s", dir);
+	cr_assert_eq(system(command), 0);
+}
+
 Test(ddict_c, arguments_that_cannot_be)
 {
 	struct ch_ddict_attr attr = CH_DDICT_ATTR_INIT;

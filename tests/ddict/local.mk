@@ -3,7 +3,7 @@
 # see libddict's own headers.
 DDICT_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 DDICT_TEST_LDADD    = libddict.la libchannels.la $(CRITERION_LIBS)
-EXTRA_DIST += tests/ddict/ddict_support.hpp
+EXTRA_DIST += tests/ddict/ddict_support.hpp tests/ddict/persist_support.hpp
 STRESS += tests/ddict/ddict_stress
 tests_ddict_ddict_stress_SOURCES = tests/ddict/ddict_stress.cpp
 tests_ddict_ddict_stress_LDADD   = libddict.la libchannels.la
@@ -20,9 +20,11 @@ check_PROGRAMS += \
 	tests/ddict/handle_test \
 	tests/ddict/hostile_test \
 	tests/ddict/linear_test \
+	tests/ddict/log_test \
 	tests/ddict/more_ops_test \
 	tests/ddict/ops_test \
 	tests/ddict/parts_test \
+	tests/ddict/persist_test \
 	tests/ddict/replica_test \
 	tests/ddict/room_test \
 	tests/ddict/visit_test
@@ -57,6 +59,9 @@ tests_ddict_hostile_test_LDADD     = $(DDICT_TEST_LDADD)
 tests_ddict_linear_test_SOURCES    = tests/ddict/linear_test.cpp
 tests_ddict_linear_test_CPPFLAGS   = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_linear_test_LDADD      = $(DDICT_TEST_LDADD)
+tests_ddict_log_test_SOURCES       = tests/ddict/log_test.cpp
+tests_ddict_log_test_CPPFLAGS      = $(DDICT_TEST_CPPFLAGS)
+tests_ddict_log_test_LDADD         = $(DDICT_TEST_LDADD)
 tests_ddict_more_ops_test_SOURCES  = tests/ddict/more_ops_test.cpp
 tests_ddict_more_ops_test_CPPFLAGS = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_more_ops_test_LDADD    = $(DDICT_TEST_LDADD)
@@ -66,6 +71,9 @@ tests_ddict_ops_test_LDADD         = $(DDICT_TEST_LDADD)
 tests_ddict_parts_test_SOURCES     = tests/ddict/parts_test.cpp libddict/place.cpp
 tests_ddict_parts_test_CPPFLAGS    = $(DDICT_TEST_CPPFLAGS) $(XXHASH_CFLAGS) -iquote $(top_srcdir)/libddict
 tests_ddict_parts_test_LDADD       = $(DDICT_TEST_LDADD) $(XXHASH_LIBS)
+tests_ddict_persist_test_SOURCES   = tests/ddict/persist_test.cpp
+tests_ddict_persist_test_CPPFLAGS  = $(DDICT_TEST_CPPFLAGS)
+tests_ddict_persist_test_LDADD     = $(DDICT_TEST_LDADD)
 tests_ddict_replica_test_SOURCES   = tests/ddict/replica_test.cpp
 tests_ddict_replica_test_CPPFLAGS  = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_replica_test_LDADD     = $(DDICT_TEST_LDADD)

@@ -33,7 +33,7 @@ for f in $(sources include libchannels libpool libddict examples tests perf); do
 		esac
 		case $what:$name in
 		criterion/*:tests/* | benchmark/*:perf/* | CLI/*:examples/* | xxhash.h:libchannels/* | xxhash.h:libddict/* | \
-			rdma/*:libchannels/fabric* | liburing.h:libchannels/loop* | hwloc*:libchannels/place* | pmix*:libchannels/bootstrap*) ;;
+			rdma/*:libchannels/fabric* | liburing.h:libchannels/loop* | liburing.h:libddict/io* | hwloc*:libchannels/place* | pmix*:libchannels/bootstrap*) ;;
 		criterion/* | benchmark/* | CLI/* | xxhash.h | rdma/* | liburing.h | hwloc* | pmix*)
 			refuse "$name" "$inc belongs to another room" ;;
 		esac
