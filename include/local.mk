@@ -28,6 +28,7 @@ dist_poolinclude_HEADERS = \
 	include/pool/context.hpp \
 	include/pool/error.hpp \
 	include/pool/future.hpp \
+	include/pool/lent.hpp \
 	include/pool/map.hpp \
 	include/pool/named.hpp \
 	include/pool/options.hpp \

@@ -276,6 +276,15 @@ public:
 		left_ -= n;
 	}
 	std::size_t size() const noexcept { return cap_ - left_; }
+	// The next n bytes, to be written by the caller.
+	std::span<std::byte> room(std::size_t n)
+	{
+		if (n > left_)
+			throw archive_error("archive: value is longer than the room for it");
+		at_ += n;
+		left_ -= n;
+		return {at_ - n, n};
+	}
 
 private:
 	std::byte *at_;
@@ -293,6 +302,14 @@ public:
 		in_ = in_.subspan(n);
 	}
 	std::size_t left() const noexcept { return in_.size(); }
+	// The next n bytes, where they lie.
+	std::span<const std::byte> take(std::size_t n)
+	{
+		need(n);
+		const std::span<const std::byte> b = in_.first(n);
+		in_ = in_.subspan(n);
+		return b;
+	}
 	// The bytes that are left, where they lie.
 	std::span<const std::byte> rest() const noexcept { return in_; }
 	// The next value by value.
@@ -418,6 +435,32 @@ private:
 
 	std::span<const std::byte> in_;
 };
+
+// len bytes, at a multiple of eight from the beginning, that f(std::span<std::byte>) writes where they go.
+template <class A, class F> void put_aligned(A &ar, std::size_t len, const F &f)
+{
+	static constexpr std::byte zeros[8] = {};
+
+	ar(std::uint64_t{len});
+	const auto pad = static_cast<unsigned char>(7 - ar.size() % 8); // after the byte that says so
+	ar(pad);
+	ar.put(zeros, pad);
+	if constexpr (std::is_same_v<A, sizer>)
+		ar.put(nullptr, len);
+	else
+		f(ar.room(len));
+}
+inline std::span<const std::byte> get_aligned(reader &ar)
+{
+	const auto len = ar.next<std::uint64_t>();
+
+	ar.take(ar.next<unsigned char>());
+	return ar.take(len);
+}
+
+// Whose values look into the bytes that they were read from.
+template <class T>
+concept borrows = requires(T v, std::shared_ptr<const void> p) { v.keep(p); };
 
 // How many bytes the values take.
 template <class... T> std::size_t size(const T &...v)

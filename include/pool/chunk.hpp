@@ -209,6 +209,8 @@ task_ref send_chunk(core &c, const F &f, const std::vector<A> &items, const task
 
 // The results of one chunk, or of many items that failed together.
 template <class R, bool IsFlat> class landing {
+	static_assert(!archive::borrows<R>, "what a map gives is copied: map to vectors");
+
 public:
 	// A chunk of n items. How long they took.
 	std::uint64_t take(task_ref t, std::size_t n)

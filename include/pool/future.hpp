@@ -129,12 +129,18 @@ inline bool is_ready(task &t, std::int64_t timeout_ns)
 	return t.is_ready.load(std::memory_order_acquire) || wait(t, timeout_ns);
 }
 
-template <class R> R value_of(const task &t)
+template <class R> R value_of(task &t)
 {
 	if (t.what != outcome::value)
 		throw_outcome(t);
-	if constexpr (!std::is_void_v<R>)
+	if constexpr (archive::borrows<R>) {
+		R v = archive::read<R>(t.bytes());
+
+		v.keep(std::make_shared<const task_ref>(task_ref::another(t)));
+		return v;
+	} else if constexpr (!std::is_void_v<R>) {
 		return archive::read<R>(t.bytes());
+	}
 }
 
 // What then(G) gives: G is called with the result, or, if it takes one, with the future itself.

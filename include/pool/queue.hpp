@@ -169,7 +169,8 @@ private:
 
 // Copies are the same queue. Any number of threads and processes.
 template <class T> class queue {
-	static_assert(std::is_same_v<T, archive::carrier_t<T>>, "a queue of views: name the owning type instead");
+	static_assert(std::is_same_v<T, archive::carrier_t<T>> && !archive::borrows<T>,
+		      "a queue of views: name the owning type instead");
 
 public:
 	using value_type = T;

@@ -10,6 +10,7 @@ check_PROGRAMS += \
 	tests/pool/death_test \
 	tests/pool/error_test \
 	tests/pool/future_test \
+	tests/pool/lent_test \
 	tests/pool/life_test \
 	tests/pool/map_test \
 	tests/pool/named_test \
@@ -36,6 +37,9 @@ tests_pool_death_test_LDADD      = $(POOL_TEST_LDADD)
 tests_pool_error_test_SOURCES    = tests/pool/error_test.cpp
 tests_pool_error_test_CPPFLAGS   = $(POOL_TEST_CPPFLAGS)
 tests_pool_error_test_LDADD      = $(POOL_TEST_LDADD)
+tests_pool_lent_test_SOURCES     = tests/pool/lent_test.cpp
+tests_pool_lent_test_CPPFLAGS    = $(POOL_TEST_CPPFLAGS)
+tests_pool_lent_test_LDADD       = $(POOL_TEST_LDADD)
 tests_pool_life_test_SOURCES     = tests/pool/life_test.cpp
 tests_pool_life_test_CPPFLAGS    = $(POOL_TEST_CPPFLAGS)
 tests_pool_life_test_LDADD       = $(POOL_TEST_LDADD)
