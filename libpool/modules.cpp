@@ -9,9 +9,8 @@
 #include "modules.h"
 
 #include <atomic>
+#include <channels/module.h>
 #include <cstring>
-#include <elf.h>
-#include <link.h>
 #include <mutex>
 #include <pool/task.hpp>
 #include <sys/auxv.h>
@@ -20,93 +19,16 @@
 namespace ch::detail {
 namespace {
 
-struct module {
-	fingerprint id;
-	std::uintptr_t base = 0, code = 0, code_end = 0;
-	std::string path;
-};
+using module = ch_module;
 
-std::uint64_t fnv(const void *p, std::size_t n, std::uint64_t h = 0xcbf29ce484222325)
+fingerprint id_of(const module &m)
 {
-	for (std::size_t i = 0; i < n; i++)
-		h = (h ^ static_cast<const unsigned char *>(p)[i]) * 0x100000001b3;
-	return h;
-}
+	fingerprint f;
 
-bool build_id(const dl_phdr_info *info, fingerprint &out)
-{
-	for (int i = 0; i < info->dlpi_phnum; i++) {
-		const ElfW(Phdr) &ph = info->dlpi_phdr[i];
-
-		if (ph.p_type != PT_NOTE)
-			continue;
-		const auto *at = reinterpret_cast<const unsigned char *>(info->dlpi_addr + ph.p_vaddr);
-		for (const auto *end = at + ph.p_memsz; at + sizeof(ElfW(Nhdr)) <= end;) {
-			ElfW(Nhdr) n;
-			std::memcpy(&n, at, sizeof(n));
-			const unsigned char *name = at + sizeof(n), *desc = name + (n.n_namesz + 3) / 4 * 4;
-			if (n.n_type == NT_GNU_BUILD_ID && n.n_namesz == 4 && std::memcmp(name, "GNU", 4) == 0) {
-				out.len = std::min<std::uint32_t>(n.n_descsz, 20);
-				std::memcpy(out.bytes.data(), desc, out.len);
-				return out.len != 0;
-			}
-			at = desc + (n.n_descsz + 3) / 4 * 4;
-		}
-	}
-	return false;
-}
-
-// Without a build-id: the name and the program headers, which hold every size and place.
-void other_id(const dl_phdr_info *info, fingerprint &out)
-{
-	const std::uint64_t h[2] = {fnv(info->dlpi_name, std::strlen(info->dlpi_name)),
-				    fnv(info->dlpi_phdr, info->dlpi_phnum * sizeof(*info->dlpi_phdr))};
-
-	out.len = sizeof(h);
-	std::memcpy(out.bytes.data(), h, sizeof(h));
-}
-
-module describe(const dl_phdr_info *info)
-{
-	module m;
-
-	m.base = info->dlpi_addr;
-	m.path = info->dlpi_name[0] ? info->dlpi_name : "the program";
-	if (!build_id(info, m.id))
-		other_id(info, m.id);
-	for (int i = 0; i < info->dlpi_phnum; i++) {
-		const ElfW(Phdr) &ph = info->dlpi_phdr[i];
-
-		if (ph.p_type != PT_LOAD || !(ph.p_flags & PF_X))
-			continue;
-		if (!m.code_end || m.base + ph.p_vaddr < m.code)
-			m.code = m.base + ph.p_vaddr;
-		m.code_end = std::max<std::uintptr_t>(m.code_end, m.base + ph.p_vaddr + ph.p_memsz);
-	}
-	return m;
-}
-
-template <class Pred> bool find(Pred pred, module &out)
-{
-	struct search {
-		Pred &pred;
-		module &out;
-		bool is_found;
-	} s{pred, out, false};
-
-	dl_iterate_phdr(
-		[](dl_phdr_info *info, std::size_t, void *arg) {
-			auto *q = static_cast<search *>(arg);
-			module m = describe(info);
-
-			if (!q->pred(m))
-				return 0;
-			q->out = std::move(m);
-			q->is_found = true;
-			return 1;
-		},
-		&s);
-	return s.is_found;
+	static_assert(sizeof(m.id) == sizeof(f.bytes));
+	std::memcpy(f.bytes.data(), m.id, sizeof(m.id));
+	f.len = m.id_len;
+	return f;
 }
 
 std::mutex mutex; // of the next
@@ -140,12 +62,12 @@ fingerprint (*source)(std::uint32_t) = nullptr;
 
 module resolve(std::uint32_t index)
 {
-	module m;
+	module m{};
 	const fingerprint id = source ? source(index) : fingerprint{};
 
 	if (!id.len)
 		throw error(EPROTO, "task: its module is unknown to this worker");
-	if (!find([&](const module &x) { return x.id == id; }, m))
+	if (ch_module_find(id.bytes.data(), id.len, &m) < 0)
 		throw error(ENOENT, ("task: this worker has no module with build-id " + id.text() +
 				     ": load it before the pool is created").c_str());
 	return m;
@@ -173,7 +95,7 @@ fingerprint known_module(std::uint32_t index)
 {
 	const std::lock_guard<std::mutex> lock(mutex);
 
-	return index < known.size() ? known[index].id : fingerprint{};
+	return index < known.size() ? id_of(known[index]) : fingerprint{};
 }
 
 std::unique_lock<std::mutex> freeze_modules()
@@ -192,17 +114,16 @@ void become_worker(fingerprint (*s)(std::uint32_t))
 std::uint64_t name_of(const void *fn)
 {
 	const auto at = reinterpret_cast<std::uintptr_t>(fn);
-	const auto holds = [at](const module &m) { return at >= m.code && at < m.code_end; };
-	module m;
+	module m{};
 
 	// [B8] pairs with [B8] in remember_program.
 	if (at < program.code_end.load(std::memory_order_acquire) && at >= program.code)
 		return program.index << 48 | (at - program.base);
-	if (!find(holds, m))
+	if (ch_module_of(fn, &m) < 0)
 		throw error(EINVAL, "task: the callable is no function of the program or a library");
 	const std::lock_guard<std::mutex> lock(mutex);
 	std::size_t i = 0;
-	while (i < known.size() && known[i].id != m.id)
+	while (i < known.size() && id_of(known[i]) != id_of(m))
 		i++;
 	if (i == known.size()) {
 		if (i == max_modules)
