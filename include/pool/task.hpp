@@ -6,7 +6,7 @@
 // into it) and those bytes. A captureless lambda has no bytes; captures that are trivially copyable go by memcpy; a
 // callable with serialize() goes through the archive; a plain function is itself sent by name.
 #pragma once
-#include <channels/archive.hpp>
+#include <channels/callable.hpp>
 #include <cstring>
 #include <cxxabi.h>
 #include <functional>
@@ -43,12 +43,6 @@ template <class F> const void *code_address(F *fn) { return reinterpret_cast<con
 template <class F> inline constexpr bool is_function_pointer = std::is_pointer_v<F> &&
 	std::is_function_v<std::remove_pointer_t<F>>;
 
-// Trivially copyable, told from what a copy needs: gcc 12 says of some lambdas with captures, whose assignment is
-// deleted, that they are not.
-template <class F>
-inline constexpr bool goes_by_memcpy = std::is_trivially_copyable_v<F> ||
-	(std::is_trivially_copy_constructible_v<F> && std::is_trivially_destructible_v<F>);
-
 // A callable of several arguments as one of a tuple (starmap).
 template <class F> struct spread {
 	F f;
@@ -80,7 +74,7 @@ struct member_words {
 
 // A callable as bytes. The archive's calls are the same for all ways.
 template <class F> class shipped {
-	static_assert(is_function_pointer<F> || archive::is_custom<F> || goes_by_memcpy<F>,
+	static_assert(is_function_pointer<F> || archive::is_custom<F> || archive::goes_by_memcpy<F>,
 		      "a task's callable is sent to another process: what it captures must be trivially copyable (pass "
 		      "strings, containers and the like as arguments instead), or it needs a serialize(Archive &)");
 
@@ -101,19 +95,23 @@ private:
 };
 
 // The other side: a callable taken out of bytes.
-template <class F> class unshipped {
+template <class F> class unshipped : public archive::arrived_callable<F> {
+public:
+	using archive::arrived_callable<F>::arrived_callable;
+};
+
+template <class F>
+	requires(is_function_pointer<F>)
+class unshipped<F> {
 public:
 	explicit unshipped(archive::reader &ar)
+	    : f_(reinterpret_cast<F>(const_cast<void *>(address_of(ar.next<std::uint64_t>()))))
 	{
-		if constexpr (is_function_pointer<F>)
-			f_ = reinterpret_cast<F>(const_cast<void *>(address_of(ar.next<std::uint64_t>())));
-		else
-			ar(f_);
 	}
 	F &get() noexcept { return f_; }
 
 private:
-	F f_{};
+	F f_;
 };
 
 template <class F>
@@ -166,22 +164,6 @@ public:
 
 private:
 	spread<F> whole_;
-};
-
-template <class F>
-	requires(!is_function_pointer<F> && !archive::is_custom<F> && !std::is_member_function_pointer_v<F> && !is_spread<F>)
-class unshipped<F> {
-public:
-	explicit unshipped(archive::reader &ar)
-	{
-		if constexpr (!std::is_empty_v<F>)
-			ar.get(bytes_, sizeof(F));
-	}
-	// Trivially copyable: its bytes are the object.
-	F &get() noexcept { return *std::launder(reinterpret_cast<F *>(bytes_)); }
-
-private:
-	alignas(F) std::byte bytes_[sizeof(F)];
 };
 
 template <class F, class... A>
