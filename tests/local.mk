@@ -273,7 +273,7 @@ check_PROGRAMS += tests/crash/torture
 tests_crash_torture_SOURCES = \
 	tests/crash/crew.cpp \
 	tests/crash/crew.h \
-	tests/crash/director.cpp \
+	tests/crash/couples.cpp tests/crash/director.cpp \
 	tests/crash/director.h \
 	tests/crash/evidence.cpp \
 	tests/crash/evidence.h \

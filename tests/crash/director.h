@@ -37,6 +37,7 @@ struct result {
 };
 
 result run(const plan &p);
+result run_couples(const plan &p); /* of kind hangs_up */
 
 } // namespace torture
 #endif

@@ -46,9 +46,9 @@ struct message_id {
 enum stage : int { IDLE, IN_RECV, IN_TAKE, IN_SEND, IN_KEEP, IN_BATCH };
 
 /* The channel, and so what can be done with it (ways.cpp). */
-enum class kind : int { plain, spsc, acknowledged, mixed };
-inline constexpr int NR_KINDS = 4;
-inline constexpr const char *kind_names[NR_KINDS] = { "plain", "spsc", "acknowledged", "mixed" };
+enum class kind : int { plain, spsc, acknowledged, mixed, hangs_up };
+inline constexpr int NR_KINDS = 5;
+inline constexpr const char *kind_names[NR_KINDS] = { "plain", "spsc", "acknowledged", "mixed", "hangs_up" };
 inline constexpr uint32_t MAX_BATCH = 8;
 
 /* One place in the crew; its tenants come and go. Written by the tenant, read by the parent when it is dead. */

@@ -5,7 +5,7 @@
  * At the end nothing may be lost, duplicated, out of order, leaked or hung. See evidence.h for how that is judged.
  *
  * usage: torture [--kills N] [--seconds S] [--seed X] [--mode rand|points|both]
- *                [--kind plain|spsc|acknowledged|mixed] [--producers P] [--consumers C] [--reapers R] [--enders E]
+ *                [--kind plain|spsc|acknowledged|mixed|hangs_up] [--producers P] [--consumers C] [--reapers R] [--enders E]
  *                [--capacity N] [--resident 0|1] [--verbose]
  *
  * Without --capacity and --kind the kills are shared out among plain channels of capacity 4, 8 and 64 and one channel of each
@@ -25,7 +25,8 @@ struct request {
 		kind what;
 	};
 	std::vector<channel> channels = { { 4, kind::plain }, { 8, kind::plain },	 { 64, kind::plain },
-					  { 8, kind::spsc },  { 4, kind::acknowledged }, { 4, kind::mixed } };
+					  { 8, kind::spsc },  { 4, kind::acknowledged }, { 4, kind::mixed },
+					  { 4, kind::hangs_up } };
 	int resident = -1; /* by turns */
 	uint64_t kills = 1000;
 	double seconds = 1e9;
@@ -34,7 +35,7 @@ struct request {
 [[noreturn]] void usage()
 {
 	fputs("usage: torture [--kills N] [--seconds S] [--seed X] [--mode rand|points|both]\n"
-	      "               [--kind plain|spsc|acknowledged|mixed] [--producers P] [--consumers C]\n"
+	      "               [--kind plain|spsc|acknowledged|mixed|hangs_up] [--producers P] [--consumers C]\n"
 	      "               [--reapers R] [--enders E] [--capacity N] [--resident 0|1] [--verbose]\n",
 	      stderr);
 	exit(2);
@@ -147,7 +148,7 @@ int main(int argc, char **argv)
 		p.kills = left / (req.channels.size() - i);
 		p.seconds = (req.seconds - static_cast<double>(now_ns() - begin) / 1e9) /
 			    static_cast<double>(req.channels.size() - i);
-		const result r = run(p);
+		const result r = p.what == kind::hangs_up ? run_couples(p) : run(p);
 		print(p, r);
 		left -= std::min(left, r.kills);
 		all_kills += r.kills;
