@@ -223,7 +223,8 @@ void core::abandon_task(task *t) noexcept
 void core::commit_task(task *t) noexcept
 {
 	const ticket tk{t->slot, t->serial};
-	const priority level = recs_[t->slot].level; // ours until it is queued
+	const priority level = recs_[t->slot].level; // ours until it is queued, as the next
+	const bool is_short = !recs_[t->slot].block;
 	std::uint64_t mine = drafted(t->serial);
 
 	if (count_modules() > nr_modules_.load(std::memory_order_relaxed)) [[unlikely]] // read again in there
@@ -231,10 +232,13 @@ void core::commit_task(task *t) noexcept
 	nr_committing_.fetch_add(1, std::memory_order_relaxed); // published by the next line: who takes the task back sees it
 	// [B3] pairs with [B3] in reserve. To workers the ticket's commit publishes it. If it fails, terminate() was faster.
 	if (room_->slot_at(tk.slot).state.compare_exchange_strong(mine, queued(tk.serial), std::memory_order_release,
-								  std::memory_order_relaxed))
+								  std::memory_order_relaxed)) {
+		if (convoy_ && is_short && level == priority::normal && gather(tk))
+			return; // it counts until it is sent
 		send_ticket({tk, level});
-	else
+	} else {
 		void_task(t);
+	}
 	nr_committing_.fetch_sub(1, std::memory_order_release); // [B5] pairs with [B5] in monitor.cpp
 }
 
@@ -258,6 +262,53 @@ try {
 		give_up(std::strerror(-rc));
 } catch (...) {
 	give_up("out of memory");
+}
+
+// ---- many at a time
+
+constinit thread_local convoy *core::convoy_;
+
+convoy::convoy(core &c) noexcept : core_(c), outer_(std::exchange(core::convoy_, this)) {}
+
+convoy::~convoy()
+{
+	core_.send_gathered();
+	core::convoy_ = outer_;
+}
+
+// False: it goes alone.
+bool core::gather(ticket t) noexcept
+{
+	convoy &v = *convoy_;
+
+	if (&v.core_ != this)
+		return false;
+	v.tickets_[v.nr_++] = {t.slot, t.serial};
+	if (v.nr_ == convoy::most)
+		send_gathered();
+	return true;
+}
+
+void core::send_gathered() noexcept
+{
+	ch_send_item items[convoy::most];
+	convoy &v = *convoy_;
+
+	if (&v.core_ != this)
+		return;
+	const std::uint32_t nr = std::exchange(v.nr_, 0);
+	for (std::uint32_t i = 0; i < nr; i++)
+		items[i] = {&v.tickets_[i], sizeof(ticket)};
+	for (std::uint32_t i = 0; i < nr;) {
+		const ssize_t n = ch_channel_send_batch(room_->tasks(), items + i, nr - i, CH_TRY);
+
+		if (n <= 0)
+			send_ticket({{v.tickets_[i].slot, v.tickets_[i].serial}, priority::normal});
+		i += n > 0 ? static_cast<std::uint32_t>(n) : 1;
+	}
+	if (nr)
+		// [B5] pairs with [B5] in monitor.cpp
+		nr_committing_.fetch_sub(static_cast<int>(nr), std::memory_order_release);
 }
 
 // Some idle worker looks at all priorities. If the channel is full, none is idle.

@@ -157,6 +157,8 @@ private:
 	void fail_all(outcome what) noexcept;
 	bool take_back(std::uint32_t i) noexcept;
 	void send_ticket(outgoing o) noexcept;
+	bool gather(ticket t) noexcept;
+	void send_gathered() noexcept;
 	void nudge() noexcept;
 
 	// drain.cpp
@@ -210,6 +212,9 @@ private:
 	void give_up_locked(const char *why) noexcept;
 	void again(record &r, std::uint32_t i, bool was_begun, std::vector<outgoing> &out) noexcept;
 	void end_monitor() noexcept;
+
+	static constinit thread_local convoy *convoy_; // that this thread is in
+	friend class convoy;
 
 	const pool_options opt_;
 	const pid_t creator_;
@@ -269,6 +274,11 @@ template <class Pred> bool core::wait_until(lock &l, Pred pred, const deadline &
 {
 	bool is_done;
 
+	if (convoy_ && convoy_->nr_) { // what it waits for may be in there
+		l.unlock();
+		send_gathered();
+		l.lock();
+	}
 	while (!(is_done = pred())) {
 		if (!is_reading_) {
 			if (!read_some(l, dl.left_ns()) && dl.is_over())

@@ -28,6 +28,27 @@ private:
 	std::byte *data_ = nullptr;
 };
 
+// While it lives, short tasks that this thread commits to c are sent in groups, which costs less; before the thread waits
+// for anything of c, and at the end. Only where none of them is waited for elsewhere before the others are written.
+class CH_API convoy {
+public:
+	explicit convoy(core &c) noexcept;
+	~convoy();
+	convoy(const convoy &) = delete;
+	convoy &operator=(const convoy &) = delete;
+
+private:
+	friend class core;
+	static constexpr std::uint32_t most = 32;
+
+	core &core_;
+	convoy *const outer_;
+	std::uint32_t nr_ = 0;
+	struct {
+		std::uint32_t slot, serial;
+	} tickets_[most];
+};
+
 CH_API std::uint64_t now_ns() noexcept;
 CH_API unsigned worker_count(core &c) noexcept;
 

@@ -41,6 +41,11 @@ private:
 template <class B> class in_order {
 public:
 	std::size_t size() const noexcept { return q_.size(); }
+	// Whether pop() has something at once, as far as is known here.
+	bool has_next() const noexcept
+	{
+		return !q_.empty() && q_.front().task->is_ready.load(std::memory_order_acquire); // [T1] pairs with [T1]
+	}
 	void push(B b) { q_.push_back(std::move(b)); }
 	void push_first(B b) { q_.push_front(std::move(b)); }
 	B pop()
@@ -65,6 +70,7 @@ private:
 template <class B> class as_they_end {
 public:
 	std::size_t size() const noexcept { return at_.size() - free_.size(); }
+	bool has_next() const noexcept { return false; }
 	void push(B b)
 	{
 		if (free_.empty()) {
@@ -215,9 +221,19 @@ private:
 				to.push_back(detail::as_carried(**it_));
 		}
 	}
-	// Keeps the window full.
+	// Keeps the window full. Where reading items waits for nobody, in groups: as long as there are results, and
+	// seven eighths of the window are under way.
 	void fill()
 	{
+		std::optional<detail::convoy> together;
+
+		if constexpr (std::ranges::contiguous_range<range>) {
+			const std::size_t window = chunker_.window();
+
+			if (flying_.size() + std::min<std::size_t>(window / 8, 32) > window && flying_.has_next())
+				return;
+			together.emplace(*core_);
+		}
 		while (flying_.size() < chunker_.window() && has_input()) {
 			batch b;
 
