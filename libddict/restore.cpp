@@ -37,8 +37,10 @@ template <class Try> void restorer::with_room(store &to, Try &&attempt) const
 {
 	int err = attempt();
 
-	while (err == -ENOSPC && may_evict_ && to.evict())
+	while (err == -ENOSPC && may_evict_ && to.coldest()) {
+		to.evict();
 		err = attempt();
+	}
 	if (err == -ENOSPC)
 		refuse(ENOSPC, "ddict: manager " + std::to_string(m_) + " of " + std::to_string(nr_) +
 				       " has no room for its keys in " + vault_.dir() +
