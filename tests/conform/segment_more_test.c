@@ -213,6 +213,71 @@ Test(segment_more, huge_pages_are_a_wish_and_the_outcome_can_be_read)
 	}
 }
 
+/* The number of huge pages that the machine sets aside; a new one if n >= 0. -1: it can't be said. */
+static long huge_pages(long n)
+{
+	FILE *f = fopen("/proc/sys/vm/nr_hugepages", n < 0 ? "re" : "we");
+	long got = -1;
+
+	if (f && (n < 0 ? fscanf(f, "%ld", &got) : fprintf(f, "%ld", n)) < 1)
+		got = -1;
+	if (f && fclose(f) != 0)
+		got = -1;
+	return got;
+}
+
+static int uses_it_too(void *arg)
+{
+	volatile char *p = ch_segment_addr(arg);
+
+	EXPECT(p && p[0] == 1 && p[(6 << 20) - 1] == 1);
+	p[1] = 2;
+	return 0;
+}
+
+/* 7: somebody else has them. */
+static int lives_in_huge_pages(void *arg)
+{
+	struct ch_segment_attr attr = CH_SEGMENT_ATTR_INIT;
+	struct ch_segment_info info;
+	struct ch_segment *seg = NULL, *more = NULL;
+
+	(void)arg;
+	attr.flags = CH_HUGE_PAGES | CH_ANONYMOUS;
+	attr.len = 7 << 20;
+	EXPECT(ch_segment_create(&attr, &seg) == 0 && ch_segment_get_info(seg, &info) == 0);
+	if (info.huge_len != info.file_len)
+		return 7;
+	EXPECT(info.flags & CH_HUGE_PAGES);
+	EXPECT(info.file_len % (2 << 20) == 0 && (uintptr_t)ch_segment_addr(seg) != 0);
+	memset(ch_segment_addr(seg), 1, attr.len);
+	EXPECT(child_end(child_start(uses_it_too, seg)) == 0);
+	EXPECT(((volatile char *)ch_segment_addr(seg))[1] == 2);
+	attr.len = 64 << 20; /* more than there are: it comes in other pages */
+	EXPECT(ch_segment_create(&attr, &more) == 0);
+	memset(ch_segment_addr(more), 1, attr.len);
+	ch_segment_destroy(more);
+	ch_segment_destroy(seg);
+	return 0;
+}
+
+/* Where the machine lets us set some aside. They are the machine's, so a child uses them and its death changes nothing. */
+Test(segment_more, huge_pages_that_were_set_aside_are_used)
+{
+	const long before = huge_pages(-1);
+	int rc = 7;
+
+	if (before >= 0) {
+		huge_pages(before + 8);
+		if (huge_pages(-1) >= before + 8)
+			rc = child_end(child_start(lives_in_huge_pages, NULL));
+		huge_pages(before);
+	}
+	if (rc == 7)
+		cr_skip_test("no huge pages can be set aside here");
+	cr_assert_eq(rc, 0);
+}
+
 static size_t resident_kib(const void *addr)
 {
 	FILE *f = fopen("/proc/self/smaps", "re");
