@@ -25,6 +25,18 @@ void begin_polled()
 	forget_evidence();
 }
 
+void begin_units()
+{
+	make_world({.nr_processes = 3, .capacity = 2, .nr_pages = 5, .allocates = true, .has_units = true});
+	forget_evidence();
+}
+
+void end_units()
+{
+	require(ch_semaphore_get_value(&process_of(0).units) == 0, "a unit is left");
+	require_free_pool(2);
+}
+
 void end_drained()
 {
 	require_delivery(true);
@@ -135,6 +147,32 @@ void poll_in(int n, u32 events)
 		for (; n > 0 && (rc = receive_one(&self().ch, CH_TRY)) == 0; n--)
 			;
 		require(rc == 0 || rc == -EAGAIN, "a receive failed");
+	}
+	ch_pollset_destroy(set);
+}
+
+void give_units(int n)
+{
+	while (n-- > 0)
+		require(ch_semaphore_release(&self().units, 1) == 0, "a release failed");
+}
+
+// Takes n units, told of each by a poll set.
+void poll_units(int n, u32 events)
+{
+	ch_pollset_attr attr = CH_POLLSET_ATTR_INIT;
+	ch_pollset *set = nullptr;
+	ch_poll_event e;
+
+	attr.max_members = 1;
+	attr.spin_ns = CH_SPIN_NEVER;
+	require(ch_pollset_create(&attr, &set) == 0 &&
+			ch_pollset_add_any(set, ch_semaphore_get_pollable(&self().units), events, 1) == 0,
+		"no poll set");
+	while (n > 0) {
+		require(ch_pollset_wait(set, &e, 1, CH_FOREVER) == 1 && e.events == CH_POLL_IN, "a wait failed");
+		for (; n > 0 && ch_semaphore_acquire(&self().units, 1, CH_TRY) == 0; n--)
+			;
 	}
 	ch_pollset_destroy(set);
 }
@@ -257,6 +295,10 @@ const scenario list[] = {
 	 [](int i) { i == 0 ? some(send_one, 3) : poll_in(3, CH_POLL_IN | CH_POLL_EDGE); }, end_drained},
 	{"poll set: told of room", 2, usual, begin_polled, [](int i) { i == 0 ? poll_out(4) : some(receive_one, 4); },
 	 end_drained},
+	{"poll set: told of units", 2, usual, begin_units, [](int i) { i == 0 ? give_units(3) : poll_units(3, CH_POLL_IN); },
+	 end_units},
+	{"poll set: told of units by edges, by two", 3, usual, begin_units,
+	 [](int i) { i < 2 ? give_units(i + 1) : poll_units(3, CH_POLL_IN | CH_POLL_EDGE); }, end_units},
 	{"poll sets at both ends", 2, usual, begin_polled, [](int i) { i == 0 ? poll_out(3) : poll_in(3, CH_POLL_IN); },
 	 end_drained},
 	{"the index of a dead process has a new tenant", 4, one, begin<0>,

@@ -87,7 +87,7 @@ u8 image[ARENA];
 u64 used;
 struct place {
 	u64 index, tag;
-} channel, other;
+} channel, other, units;
 
 // The arena: peer slots, pool header, page words, block words, pages.
 struct geometry {
@@ -152,6 +152,7 @@ void set_up(process &p, const geometry &g, u32 nr_pages, bool allocates, int i)
 	p.seg.used = g.used;
 	p.seg.me.store(static_cast<u32>(i) + 1, relaxed);
 	p.seg.objects = {};
+	p.seg.telling.store(0, relaxed); // the last run may have been cut off
 	p.seg.pool.seg = &p.seg;
 	p.seg.pool.hdr = g.pool;
 	run_map &m = p.seg.pool.map;
@@ -166,17 +167,17 @@ void set_up(process &p, const geometry &g, u32 nr_pages, bool allocates, int i)
 	m.nr_pages.store(nr_pages, relaxed);
 }
 
-void open_handle(process &p, ch_channel &ch, const place &at)
+template <class T> void open_handle(process &p, T &o, const object_kind &kind, const place &at)
 {
 	descr d{};
 
-	ch.~ch_channel();
-	new (&ch) ch_channel;
+	o.~T();
+	new (&o) T;
 	d.offset = at.index;
 	d.generation = at.tag;
-	if (object_open(&ch, &p.seg.pool, channel_kind, d) < 0)
+	if (object_open(&o, &p.seg.pool, kind, d) < 0)
 		abort();
-	ch.spin_ns.store(CH_SPIN_NEVER, relaxed);
+	o.spin_ns.store(CH_SPIN_NEVER, relaxed);
 }
 
 place make_channel(const shape &s)
@@ -193,6 +194,21 @@ place make_channel(const shape &s)
 	name_ring(ch->r);
 	processes[0].seg.objects = {};
 	delete ch;
+	return at;
+}
+
+place make_units()
+{
+	ch_semaphore *s;
+
+	if (ch_semaphore_create(&processes[0].seg.pool, nullptr, &s) < 0)
+		abort();
+	const place at{s->block.index, s->tag};
+	name_words(&s->v.h->word, 1, 8, "units");
+	name_words(&s->v.h->events[0], 1, 8, "unit_free");
+	name_words(&s->v.h->events[1], 1, 8, "no_unit");
+	processes[0].seg.objects = {};
+	delete s;
 	return at;
 }
 
@@ -213,7 +229,9 @@ void make_first(const shape &s)
 	channel = make_channel(s);
 	if (s.has_other)
 		other = make_channel(s);
-	used = static_cast<u64>(g.data - arena) + (s.has_other ? 2 : 1) * PAGE;
+	if (s.has_units)
+		units = make_units();
+	used = static_cast<u64>(g.data - arena) + (1 + u64{s.has_other} + s.has_units) * PAGE;
 	__builtin_memcpy(image, arena, ARENA);
 }
 
@@ -237,9 +255,11 @@ void make_world(const shape &s)
 	for (int i = 0; i < s.nr_processes; i++) {
 		process &p = processes[i];
 		set_up(p, lay_out(s.nr_pages), s.nr_pages, s.allocates, i);
-		open_handle(p, p.ch, channel);
+		open_handle(p, p.ch, channel_kind, channel);
 		if (s.has_other)
-			open_handle(p, p.other, other);
+			open_handle(p, p.other, channel_kind, other);
+		if (s.has_units)
+			open_handle(p, p.units, semaphore_kind, units);
 	}
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 #include "memory.h"
 #include "channel.h"
+#include "sync.h"
 #include "sweep.h"
 
 namespace ch::explore {
@@ -16,6 +17,7 @@ using namespace ch::core;
 struct process {
 	ch_segment seg;
 	ch_channel ch, other;
+	ch_semaphore units;
 };
 
 struct shape {
@@ -26,6 +28,7 @@ struct shape {
 	bool allocates = false;  // blocks, in the runs
 	bool has_other = false;  // a second channel
 	u32 channel_flags = 0;
+	bool has_units = false;  // a semaphore, of none at the beginning
 };
 
 // Made at the first call and copied back at the next ones of the same shape.
