@@ -56,5 +56,8 @@ sample ask_peer(peer p, bool is_get, std::size_t len, std::size_t ahead);
 sample memcpy_in(std::size_t len, std::size_t nr);
 sample memcpy_out(std::size_t len, std::size_t nr);
 
+// Rows of persist, restore and flush (ddict_files.cpp).
+void add_files_rows();
+
 } // namespace bench
 #endif

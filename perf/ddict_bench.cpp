@@ -332,5 +332,6 @@ int main(int argc, char **argv)
 	add_large_rows();
 	add_many_rows();
 	add_tail_row();
+	add_files_rows();
 	return run_rows(argc, argv, {{"keys", "128 bytes"}, {"in_flight", std::to_string(in_flight)}});
 }

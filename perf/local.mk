@@ -19,7 +19,8 @@ perf_pool_bench_SOURCES     = $(BENCH_HARNESS) \
 perf_pool_bench_CPPFLAGS    = $(BENCH_CPPFLAGS) -DBENCH_DIR='"$(abs_top_srcdir)/perf"'
 perf_pool_bench_LDADD       = libpool.la libchannels.la $(BENCHMARK_LIBS)
 perf_ddict_bench_SOURCES  = $(BENCH_HARNESS) perf/baseline.cpp perf/baseline.h \
-	perf/ddict_baseline.cpp perf/ddict_baseline.h perf/ddict_bench.cpp perf/ddict_peers.cpp perf/loops.cpp perf/loops.h
+	perf/ddict_baseline.cpp perf/ddict_baseline.h perf/ddict_bench.cpp perf/ddict_files.cpp \
+	perf/ddict_peers.cpp perf/loops.cpp perf/loops.h
 perf_ddict_bench_CPPFLAGS = $(BENCH_CPPFLAGS)
 perf_ddict_bench_LDADD    = libddict.la libchannels.la $(BENCHMARK_LIBS)
 perf_memory_bench_SOURCES  = $(BENCH_HARNESS) perf/memory_bench.cpp
