@@ -430,14 +430,14 @@ sample idle_cpu()
 	});
 }
 
-// ---- imbalance: tasks that sleep U(0.1, 0.1 k) s, here a fiftieth of that; four for each worker, one at a time
+// ---- imbalance: tasks that sleep U(0.1, 0.1 k) s, here a tenth of that; four for each worker, one at a time
 
 constexpr unsigned sleepers = 8;
 
 std::vector<double> naps(double k)
 {
 	std::mt19937_64 random(1);
-	std::uniform_real_distribution<double> seconds(0.002, std::max(0.002001, 0.002 * k));
+	std::uniform_real_distribution<double> seconds(0.01, std::max(0.010001, 0.01 * k));
 	std::vector<double> v(4 * sleepers);
 
 	for (double &s : v)
