@@ -243,6 +243,7 @@ private:
 	std::uint32_t early_deaths_ = 0; // in a row, of workers that never got ready
 	std::uint64_t early_since_ns_ = 0; // the first of them
 	unsigned nr_replaced_ = 0;       // spawners in a row of which no worker got ready
+	std::uint64_t replaced_since_ns_ = 0; // the end of the first of them
 	std::vector<ch_spawner *> retired_; // that were killed
 	std::size_t blocks_ = 0;         // bytes of arguments in blocks
 	std::shared_ptr<std::atomic<std::size_t>> held_; // bytes of results that lie in shared memory

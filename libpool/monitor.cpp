@@ -111,7 +111,8 @@ void core::settle_children()
 	std::vector<ch_exit> dead;
 	lock l(m_);
 
-	nr_replaced_++;
+	if (nr_replaced_++ == 0)
+		replaced_since_ns_ = now_ns();
 	for (std::uint32_t i = 0; i < workers_.size(); i++) {
 		if (!workers_[i].is_running)
 			continue;
@@ -137,7 +138,7 @@ bool core::replace_spawner()
 	ch_spawner *fresh = nullptr;
 
 	settle_children();
-	if (nr_replaced_ > replaced_max || new_spawner(&fresh) < 0)
+	if ((nr_replaced_ > replaced_max && now_ns() - replaced_since_ns_ > hopeless_ns) || new_spawner(&fresh) < 0)
 		return false;
 	const lock l(m_);
 	if (is_stopping_ || is_broken_) {
