@@ -60,12 +60,9 @@ void close_then_sweep()
 	sweep_when_dead();
 }
 
-using step = int (*)(ch_channel *, i64);
-
-void some(step what, int n)
+void die_or_live()
 {
-	for (int i = 0; i < n; i++)
-		require(what(&self().ch, CH_FOREVER) == 0, "a call failed");
+	self().ch.r.h->state.load(relaxed);
 }
 
 void some_or_closed(step what, int n)
@@ -161,6 +158,10 @@ const scenario list[] = {
 	 end_swept, 1},
 	{"a sweeper dies too", 3, {.preemptions = 0, .stale = 1, .deaths = 2}, begin_blocks,
 	 [](int i) { i == 0 ? some(send_block_of, 1) : sweep_when_dead(); }, end_swept, 3},
+	{"a sweeper dies at any step", 3, {.preemptions = 1, .stale = 0, .deaths = 2}, begin,
+	 [](int i) { i == 0 ? die_or_live() : sweep_when_dead(); }, end_swept, 3},
+	{"two sweepers die at any step", 4, {.preemptions = 1, .stale = 0, .deaths = 3}, begin,
+	 [](int i) { i == 0 ? die_or_live() : sweep_when_dead(); }, end_swept, 7},
 	{"a channel ends with its creator", 3, one, begin_ending,
 	 [](int i) {
 		 if (i == 2)

@@ -33,6 +33,13 @@ int send_one(ch_channel *ch, i64 timeout_ns)
 	return sent(ch_channel_send(ch, &m, sizeof(m), timeout_ns));
 }
 
+int send_with(ch_channel *ch, const ch_send_attr &a, i64 timeout_ns)
+{
+	const u64 m = next_message();
+
+	return sent(ch_channel_send_attr(ch, &m, sizeof(m), &a, timeout_ns));
+}
+
 int send_block_of(ch_channel *ch, i64 timeout_ns)
 {
 	ch_message msg = CH_MESSAGE_INIT;
@@ -47,7 +54,7 @@ int send_block_of(ch_channel *ch, i64 timeout_ns)
 	return sent(rc);
 }
 
-static void received(u64 m)
+void received(u64 m)
 {
 	require(seen.nr_got[me()] < 2 * MAX_MESSAGES, "far too many messages");
 	seen.got[me()][seen.nr_got[me()]++] = m;
@@ -86,6 +93,51 @@ int receive_block_of(ch_channel *ch, i64 timeout_ns)
 		ch_channel_release(ch, &msg);
 	}
 	return 0;
+}
+
+void some(step what, int n)
+{
+	for (int i = 0; i < n; i++)
+		require(what(&self().ch, CH_FOREVER) == 0, "a call failed");
+}
+
+void close_it()
+{
+	require(ch_channel_close(&self().ch) == 0, "close failed");
+}
+
+void batch_out(u32 n)
+{
+	u64 m[MAX_MESSAGES];
+	ch_send_item items[MAX_MESSAGES];
+
+	for (u32 k = 0; k < n; k++) {
+		m[k] = static_cast<u64>(me()) * 16 + k + 1;
+		items[k] = {&m[k], sizeof(m[k])};
+	}
+	seen.tried[me()] = static_cast<int>(n);
+	for (u32 done = 0; done < n;) {
+		const ssize_t k = ch_channel_send_batch(&self().ch, items + done, n - done, CH_FOREVER);
+		require(k > 0 && k <= n - done, "a batch failed");
+		done += static_cast<u32>(k);
+		seen.sent[me()] = static_cast<int>(done);
+	}
+}
+
+void batch_in(int n)
+{
+	u64 m[MAX_MESSAGES];
+	ch_recv_item items[MAX_MESSAGES];
+
+	for (int k = 0; k < n; k++)
+		items[k] = {&m[k], sizeof(m[k]), 0};
+	while (n > 0) {
+		const ssize_t k = ch_channel_recv_batch(&self().ch, items, static_cast<size_t>(n), CH_FOREVER);
+		require(k > 0 && k <= n, "a batch failed");
+		for (ssize_t i = 0; i < k; i++)
+			seen.got[me()][seen.nr_got[me()]++] = m[i];
+		n -= static_cast<int>(k);
+	}
 }
 
 int got_from(int sender)

@@ -19,9 +19,17 @@ extern evidence seen;
 
 void forget_evidence();
 int send_one(ch_channel *ch, i64 timeout_ns);        // returns what ch_channel_send returns
+int send_with(ch_channel *ch, const ch_send_attr &a, i64 timeout_ns);
 int send_block_of(ch_channel *ch, i64 timeout_ns);   // the same with claim and commit
 int receive_one(ch_channel *ch, i64 timeout_ns);     // 0 or what ch_channel_recv returns
 int receive_block_of(ch_channel *ch, i64 timeout_ns); // with take and release
+void received(u64 m);                                 // for other ways: what in_hand was is got
+
+using step = int (*)(ch_channel *, i64);
+void some(step what, int n); // n times, of which none may fail
+void close_it();
+void batch_out(u32 n); // n messages in as few batches as there is room for
+void batch_in(int n);
 
 int got_from(int sender); // how many messages of it this thread has received
 

@@ -191,12 +191,13 @@ int unswept(const fiber &f)
 	return -1;
 }
 
+// Of several mortal ones that await deaths each awaits those before it.
 bool may_go_on(const fiber &f)
 {
 	bool mortals_are_over = true;
 
-	for (int i = 0; i < x.s->nr_threads; i++)
-		mortals_are_over &= !(x.s->mortal >> i & 1) || is_over(x.fibers[i]) || &x.fibers[i] == &f;
+	for (int i = 0; i < x.s->nr_threads && &x.fibers[i] != &f; i++)
+		mortals_are_over &= !(x.s->mortal >> i & 1) || is_over(x.fibers[i]);
 	return f.state == is::ready || (f.state == is::paused && x.stores - f.own_stores != f.others_stores) ||
 	       (f.state == is::awaiting && (mortals_are_over || unswept(f) >= 0));
 }
@@ -534,6 +535,14 @@ long kernel(long nr, const u64 (&arg)[6]) noexcept
 	fold_all();
 	barrier_everywhere();
 	note("T%d membarrier\n", x.cur);
+	return 0;
+}
+
+// Whoever yields waits for another to do something.
+int yield() noexcept
+{
+	if (x.is_running)
+		pause();
 	return 0;
 }
 

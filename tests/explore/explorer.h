@@ -54,7 +54,7 @@ outcome explore(const scenario &s, const bounds &within, bool is_traced);
 
 void require(bool ok, const char *what) noexcept; // in threads and in end()
 void pause() noexcept;                            // sleep until another thread has stored something
-// Until a mortal thread is dead that is not in swept, which is returned, or until all mortal ones are done: -1.
+// Until a mortal thread is dead that is not in swept, which is returned, or until all mortal ones before us are done: -1.
 int await_death(u32 swept) noexcept;
 bool is_dead(int thread) noexcept;
 int me() noexcept; // the running thread, -1 outside of a run

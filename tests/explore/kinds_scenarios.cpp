@@ -50,14 +50,6 @@ void end_swept()
 	require_delivery(false);
 }
 
-using step = int (*)(ch_channel *, i64);
-
-void some(step what, int n)
-{
-	for (int i = 0; i < n; i++)
-		require(what(&self().ch, CH_FOREVER) == 0, "a call failed");
-}
-
 void until_closed(step what)
 {
 	int rc;
@@ -75,11 +67,6 @@ void some_or_closed(step what, int n)
 	}
 }
 
-void close_it()
-{
-	require(ch_channel_close(&self().ch) == 0, "close failed");
-}
-
 // Takes a role that another may still have.
 void bind(u32 role)
 {
@@ -88,40 +75,6 @@ void bind(u32 role)
 	while ((rc = ch_channel_bind(&self().ch, role)) == -EBUSY)
 		pause();
 	require(rc == 0, "no role");
-}
-
-void batch_out(u32 n)
-{
-	u64 m[MAX_MESSAGES];
-	ch_send_item items[MAX_MESSAGES];
-
-	for (u32 k = 0; k < n; k++) {
-		m[k] = static_cast<u64>(me()) * 16 + k + 1;
-		items[k] = {&m[k], sizeof(m[k])};
-	}
-	seen.tried[me()] = static_cast<int>(n);
-	for (u32 done = 0; done < n;) {
-		const ssize_t k = ch_channel_send_batch(&self().ch, items + done, n - done, CH_FOREVER);
-		require(k > 0 && k <= n - done, "a batch failed");
-		done += static_cast<u32>(k);
-		seen.sent[me()] = static_cast<int>(done);
-	}
-}
-
-void batch_in(int n)
-{
-	u64 m[MAX_MESSAGES];
-	ch_recv_item items[MAX_MESSAGES];
-
-	for (int k = 0; k < n; k++)
-		items[k] = {&m[k], sizeof(m[k]), 0};
-	while (n > 0) {
-		const ssize_t k = ch_channel_recv_batch(&self().ch, items, static_cast<size_t>(n), CH_FOREVER);
-		require(k > 0 && k <= n, "a batch failed");
-		for (ssize_t i = 0; i < k; i++)
-			seen.got[me()][seen.nr_got[me()]++] = m[i];
-		n -= static_cast<int>(k);
-	}
 }
 
 ch_pollset *poll_set_of(u32 events)

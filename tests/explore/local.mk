@@ -25,6 +25,9 @@ tests_explore_explore_SOURCES = \
 	tests/explore/orders.cpp \
 	tests/explore/orders.h \
 	tests/explore/scenarios.h \
+	tests/explore/stream_scenarios.cpp \
+	tests/explore/sync_scenarios.cpp \
+	tests/explore/ways_scenarios.cpp \
 	tests/explore/word.h \
 	tests/explore/world.cpp \
 	tests/explore/world.h

@@ -3,6 +3,7 @@
 #include "memory.h"
 #include <algorithm>
 #include <cstdlib>
+#include <utility>
 #include <vector>
 
 namespace ch::explore {
@@ -42,7 +43,7 @@ struct label {
 	u32 nr;
 };
 
-constexpr u64 NR_WORDS = ARENA / 4, NR_SITES = 512;
+constexpr u64 NR_WORDS = ARENA / 4, NR_SITES = 1024;
 
 location locations[NR_WORDS];
 granule granules[ARENA / 8];
@@ -52,8 +53,7 @@ clocks fences; // what the last seq_cst fence made visible
 u64 run;
 site sites[NR_SITES];
 int nr_known;
-int weak_site = -1;
-weakening how_weak;
+std::vector<std::pair<int, weakening>> weak_sites;
 
 void join(clocks &to, const clocks &from)
 {
@@ -198,21 +198,27 @@ int site_of(const access &a, const void *at)
 	}
 }
 
-// The access as it is with the weakening.
-access weakened(const access &a, const void *at)
+void weaken(access &a, const access &said, weakening how)
 {
-	access w = a;
-
-	if (site_of(a, at) != weak_site || weak_site < 0)
-		return w;
-	switch (how_weak) {
+	switch (how) {
 	case weakening::none: break;
-	case weakening::all: w.on_success = order::relaxed; break;
-	case weakening::acquire: w.on_success = releases(a.on_success) ? order::release : order::relaxed; break;
-	case weakening::release: w.on_success = acquires(a.on_success) ? order::acquire : order::relaxed; break;
-	case weakening::on_failure: w.on_failure = order::relaxed; break;
+	case weakening::all: a.on_success = order::relaxed; break;
+	case weakening::acquire: a.on_success = releases(said.on_success) ? order::release : order::relaxed; break;
+	case weakening::release: a.on_success = acquires(said.on_success) ? order::acquire : order::relaxed; break;
+	case weakening::on_failure: a.on_failure = order::relaxed; break;
 	}
-	return w;
+}
+
+// The access as it is with the weakenings.
+access weakened(const access &said, const void *at)
+{
+	const int site = site_of(said, at);
+	access a = said;
+
+	for (const auto &[which, how] : weak_sites)
+		if (which == site)
+			weaken(a, said, how);
+	return a;
 }
 
 } // namespace
@@ -238,11 +244,8 @@ const char *order_name(order o) noexcept
 int nr_sites() noexcept { return NR_SITES; }
 const site &site_at(int i) noexcept { return sites[i]; }
 
-void weaken(int site, weakening w) noexcept
-{
-	weak_site = site;
-	how_weak = w;
-}
+void weaken(int site, weakening w) noexcept { weak_sites.emplace_back(site, w); }
+std::vector<std::pair<int, weakening>> weaken_nothing() noexcept { return std::exchange(weak_sites, {}); }
 
 u64 word_number(const void *at) noexcept
 {

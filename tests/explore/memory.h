@@ -14,6 +14,8 @@
 #pragma once
 #include "explorer.h"
 #include <array>
+#include <utility>
+#include <vector>
 
 namespace ch::explore {
 
@@ -56,7 +58,8 @@ struct site {
 
 int nr_sites() noexcept;
 const site &site_at(int i) noexcept;
-void weaken(int site, weakening w) noexcept; // site -1: none
+void weaken(int site, weakening w) noexcept; // beside what is weakened already
+std::vector<std::pair<int, weakening>> weaken_nothing() noexcept; // what was weakened
 const char *verb_name(verb v) noexcept;
 const char *order_name(order o) noexcept;
 

@@ -10,5 +10,8 @@ std::vector<scenario> channel_scenarios();
 std::vector<scenario> death_scenarios();
 std::vector<scenario> kinds_scenarios(); // of channels; poll sets
 std::vector<scenario> ground_scenarios(); // events, runs, the life of objects
+std::vector<scenario> sync_scenarios();
+std::vector<scenario> stream_scenarios();
+std::vector<scenario> ways_scenarios(); // of using channels and blocks
 
 } // namespace ch::explore

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <ctime>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <type_traits>
 #include <unistd.h>
@@ -136,6 +137,7 @@ template <class... A> long system_call(long nr, A... a) noexcept
 }
 
 int clock(clockid_t which, timespec *out) noexcept;
+int yield() noexcept;
 
 } // namespace ch::explore
 
@@ -152,3 +154,4 @@ using ch::explore::traced_memset;
 #define memset traced_memset
 #define syscall ::ch::explore::system_call
 #define clock_gettime ::ch::explore::clock
+#define sched_yield ::ch::explore::yield

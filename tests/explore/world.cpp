@@ -16,7 +16,8 @@ registry_lock::~registry_lock() noexcept {}        // NOLINT: not trivial, as th
 
 static constexpr u64 FIRST_NAME = 100;
 
-static int here() { return explore::me() < 0 ? 0 : explore::me(); }
+static int acting; // before a run
+static int here() { return explore::me() < 0 ? acting : explore::me(); }
 u64 peer_self() noexcept { return FIRST_NAME + static_cast<u64>(here()); }
 // The proof of a death comes after all that the dead one did.
 bool peer_is_alive(u64 id) noexcept
@@ -38,7 +39,7 @@ void registry_init_locked() noexcept {}
 void segment_unref(ch_segment *) noexcept {}
 int segment_read_attr(const ch_segment_attr *, ch_segment_attr &) noexcept { return -ENOSYS; }
 int segment_create(const ch_segment_attr &, u64, ch_segment **) noexcept { return -ENOSYS; }
-int segment_reserve(ch_segment *, u64, u64) noexcept { return -ENOSYS; }
+int segment_reserve(ch_segment *, u64, u64) noexcept { return 0; } // the arena is all there
 void segment_remove_name(ch_segment *) noexcept {}
 descr segment_descr(const ch_segment *, u8 kind, u64 offset, u64 generation) noexcept
 {
@@ -109,7 +110,7 @@ geometry lay_out(u32 nr_pages)
 	g.words = reinterpret_cast<shared<u64> *>(g.pages + nr_pages);
 	const u64 end = static_cast<u64>(reinterpret_cast<u8 *>(g.words + nr_pages * WORDS_PER_PAGE) - arena);
 	g.data = arena + round_up(end, PAGE);
-	if (g.data + nr_pages * PAGE > arena + ARENA)
+	if (g.data + nr_pages * PAGE > plain_bytes())
 		abort();
 	return g;
 }
@@ -124,8 +125,19 @@ void name_all(const geometry &g, u32 nr_pages)
 	name_words(g.used, 1, 8, "used");
 	name_words(&g.pool->freed, 1, 8, "freed");
 	name_words(&g.pool->state, 1, 8, "pool");
+	name_words(&g.pool->backed, 1, 8, "backed");
 	name_words(g.pages, nr_pages, 8, "page");
 	name_words(g.words, nr_pages * WORDS_PER_PAGE, 8, "block");
+}
+
+void name_lane(const lane &l)
+{
+	name_words(&l.ends->tail, 1, 8, "tail");
+	name_words(&l.ends->head, 1, 8, "head");
+	name_words(l.p, l.mask + 1, 8, "p");
+	name_words(l.q, l.mask + 1, 8, "q");
+	name_words(&l.at(0).w, l.mask + 1, l.stride, "slot");
+	name_words(&l.at(0).what, l.mask + 1, l.stride, "what");
 }
 
 void name_ring(const ring &r)
@@ -137,16 +149,16 @@ void name_ring(const ring &r)
 	name_words(&r.h->sender, 1, 8, "sender");
 	name_words(&r.h->receiver, 1, 8, "receiver");
 	name_words(&r.h->received, 1, 8, "received");
-	name_words(&r.ends->tail, 1, 8, "tail");
-	name_words(&r.ends->head, 1, 8, "head");
-	name_words(r.p, r.mask + 1, 8, "p");
-	name_words(r.q, r.mask + 1, 8, "q");
-	name_words(&r.at(0).w, r.mask + 1, r.stride, "slot");
-	name_words(&r.at(0).what, r.mask + 1, r.stride, "what");
+	name_words(&r.h->urgent_not_full, 1, 8, "not_full");
+	name_lane(r);
+	if (r.urgent.slots)
+		name_lane(r.urgent);
 }
 
-void set_up(process &p, const geometry &g, u32 nr_pages, bool allocates, int i)
+void set_up(process &p, const geometry &g, const shape &s, int i)
 {
+	const u32 nr_pages = s.nr_pages, nr_first = s.first_pages ? s.first_pages : nr_pages;
+
 	p.seg.max_peers = MAX_PEERS_HERE;
 	p.seg.peers = g.peers;
 	p.seg.used = g.used;
@@ -156,7 +168,7 @@ void set_up(process &p, const geometry &g, u32 nr_pages, bool allocates, int i)
 	p.seg.pool.seg = &p.seg;
 	p.seg.pool.hdr = g.pool;
 	run_map &m = p.seg.pool.map;
-	if (allocates) { // else there are no hints to forget
+	if (s.allocates) { // else there are no hints to forget
 		m.~run_map();
 		new (&m) run_map;
 	}
@@ -164,7 +176,8 @@ void set_up(process &p, const geometry &g, u32 nr_pages, bool allocates, int i)
 	m.words = g.words;
 	m.data = g.data;
 	m.max_pages = nr_pages;
-	m.nr_pages.store(nr_pages, relaxed);
+	m.nr_pages.store(nr_first, relaxed);
+	m.backed = s.first_pages ? &g.pool->backed : nullptr;
 }
 
 template <class T> void open_handle(process &p, T &o, const object_kind &kind, const place &at)
@@ -188,6 +201,7 @@ place make_channel(const shape &s)
 	a.capacity = s.capacity;
 	a.inline_max = s.inline_max;
 	a.flags = s.channel_flags;
+	a.urgent_capacity = s.urgent_capacity;
 	if (ch_channel_create(&processes[0].seg.pool, &a, &ch) < 0)
 		abort();
 	const place at{ch->block.index, ch->tag};
@@ -204,26 +218,27 @@ place make_units()
 	if (ch_semaphore_create(&processes[0].seg.pool, nullptr, &s) < 0)
 		abort();
 	const place at{s->block.index, s->tag};
-	name_words(&s->v.h->word, 1, 8, "units");
-	name_words(&s->v.h->events[0], 1, 8, "unit_free");
-	name_words(&s->v.h->events[1], 1, 8, "no_unit");
+	name_words(&s->v.h->word, 1, 8, "word");
+	name_words(s->v.h->events, 3, 8, "event");
 	processes[0].seg.objects = {};
 	delete s;
 	return at;
 }
 
-void make_first(const shape &s)
+void make_first(shape s)
 {
 	const geometry g = lay_out(s.nr_pages);
 
+	s.allocates = true; // hints of another shape are none
 	__builtin_memset(arena, 0, ARENA);
 	name_all(g, s.nr_pages);
 	g.pool->magic = POOL_MAGIC;
 	g.pool->state.store(POOL_READY, relaxed);
 	g.pool->freed.v.store(0, relaxed);
+	g.pool->backed.store(s.first_pages, relaxed);
 	g.used->store((u64{2} << s.nr_processes) - 2, relaxed); // bits 1...nr_processes
 	for (int i = 0; i < s.nr_processes; i++) {
-		set_up(processes[i], g, s.nr_pages, true, i);
+		set_up(processes[i], g, s, i);
 		g.peers[i + 1].id.store(FIRST_NAME + static_cast<u64>(i), relaxed);
 	}
 	channel = make_channel(s);
@@ -243,6 +258,8 @@ bool is_same(const shape &a, const shape &b)
 } // namespace
 
 process &process_of(int i) { return processes[i]; }
+u8 *plain_bytes() { return arena + ARENA - 64; }
+void act_as(int process) { acting = process; }
 
 void make_world(const shape &s)
 {
@@ -252,9 +269,10 @@ void make_world(const shape &s)
 		make_first(s);
 	}
 	__builtin_memcpy(arena, image, used);
+	__builtin_memset(plain_bytes(), 0, 64);
 	for (int i = 0; i < s.nr_processes; i++) {
 		process &p = processes[i];
-		set_up(p, lay_out(s.nr_pages), s.nr_pages, s.allocates, i);
+		set_up(p, lay_out(s.nr_pages), s, i);
 		open_handle(p, p.ch, channel_kind, channel);
 		if (s.has_other)
 			open_handle(p, p.other, channel_kind, other);
