@@ -13,6 +13,8 @@
 
 namespace ch::dd {
 
+constexpr off_t reserve = 64 << 20; // bytes at a time
+
 void refuse_file(const std::string &path, const char *what, int errnum)
 {
 	refuse(errnum, path + ": " + what + ": " + std::generic_category().message(errnum));
@@ -207,6 +209,10 @@ void sequential_file::write(std::size_t len)
 	const std::size_t whole = round_up(len, io_align);
 
 	std::memset(from + len, 0, whole - len);
+	// Room ahead, so that writes under way need not take turns at making the file longer; where that cannot be had,
+	// they do.
+	if (at_ + whole > reserved_ && fallocate(file_.fd(), 0, static_cast<off_t>(at_), reserve) == 0)
+		reserved_ = at_ + reserve;
 	b = {whole, at_};
 	if (ring_) {
 		ring_->submit(file_.fd(), next_, from, whole, at_);
@@ -224,6 +230,8 @@ void sequential_file::finish()
 {
 	while (under_way_)
 		reap();
+	if (reserved_ > at_ && ftruncate(file_.fd(), static_cast<off_t>(at_)) < 0)
+		refuse_file(file_.path(), "cannot be cut to its length", errno);
 	file_.sync();
 }
 

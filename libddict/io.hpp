@@ -75,7 +75,7 @@ private:
 	std::unique_ptr<std::byte[], free_aligned> memory_;
 	block blocks_[io_depth];
 	unsigned next_ = 0, under_way_ = 0;
-	std::uint64_t at_ = 0;
+	std::uint64_t at_ = 0, reserved_ = 0; // bytes of the file
 };
 
 // The directory's entries are durable.

@@ -48,6 +48,7 @@ bool persister::begin(std::uint64_t checkpoint, std::uint64_t serial, std::uint6
 	if (snapshot_)
 		return false;
 	snapshot_.emplace(store_, snapshot::plan{vault_, checkpoint, serial, index_, nr_managers_, rules_.keep}, poke_);
+	is_answered_ = false;
 	snapshot_client_ = client;
 	snapshot_id_ = id;
 	return true;
@@ -59,10 +60,12 @@ std::vector<persister::answer> persister::work()
 
 	if (snapshot_ && snapshot_->can_go_on())
 		snapshot_->step();
-	if (snapshot_ && snapshot_->is_done()) {
+	if (snapshot_ && !is_answered_ && snapshot_->is_written()) {
 		out.push_back({snapshot_client_, snapshot_id_, snapshot_->status(), snapshot_->text()});
-		snapshot_.reset();
+		is_answered_ = true;
 	}
+	if (snapshot_ && snapshot_->is_done())
+		snapshot_.reset();
 	try {
 		if (log_ && (base_ || base_upto_ || !waiting_.empty() || log_->size() > 2 * base_len_ + log_slack))
 			work_log(out);

@@ -84,6 +84,7 @@ private:
 	file lock_; // while it is held, nobody else makes a dictionary in this directory
 
 	std::optional<snapshot> snapshot_;
+	bool is_answered_ = false; // who asked for it
 	std::uint64_t snapshot_client_ = 0, snapshot_id_ = 0;
 	std::uint64_t nr_restored_ = 0; // so that a checkpoint that is reached again is another one
 

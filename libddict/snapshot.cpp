@@ -63,6 +63,13 @@ bool snapshot::can_go_on() const
 	return !is_at_end_ && queued_ < queue_len;
 }
 
+bool snapshot::is_written() const
+{
+	std::lock_guard<std::mutex> lock(lock_);
+
+	return is_written_;
+}
+
 bool snapshot::is_done() const
 {
 	std::lock_guard<std::mutex> lock(lock_);
@@ -124,29 +131,51 @@ void snapshot::step()
 	view_.reset();
 }
 
+// Once: who waits for it may know.
+void snapshot::end(int status, const char *text)
+{
+	{
+		std::lock_guard<std::mutex> lock(lock_);
+
+		if (is_written_)
+			return;
+		status_ = status;
+		text_ = text;
+		is_written_ = is_at_end_ = true;
+		queue_.clear();
+	}
+	poke_();
+}
+
 void snapshot::run() noexcept
 {
-	std::string text;
-	int status = 0;
-
 	try {
 		write_all();
+		publish();
 	} catch (const error &e) {
-		status = -e.code().value();
-		text = e.what();
+		end(-e.code().value(), e.what());
 	} catch (const std::exception &e) {
-		status = -ENOMEM;
-		text = e.what();
+		end(-ENOMEM, e.what());
 	}
 	{
 		std::lock_guard<std::mutex> lock(lock_);
 
-		status_ = status;
-		text_ = std::move(text);
-		is_done_ = is_at_end_ = true;
-		queue_.clear();
+		is_done_ = true;
 	}
 	poke_();
+}
+
+// Nobody waits for what is only removed.
+void snapshot::publish()
+{
+	std::optional<manifest> old;
+	const bool is_whole = plan_.where.publish(plan_.checkpoint, plan_.serial, plan_.nr_managers, old);
+
+	end(0, "");
+	if (old)
+		plan_.where.remove(*old);
+	if (is_whole)
+		plan_.where.keep(plan_.keep, plan_.checkpoint);
 }
 
 void snapshot::write(shard_writer &to, batch &b)
@@ -197,7 +226,6 @@ void snapshot::write_all()
 		unlink(path.c_str());
 		throw;
 	}
-	plan_.where.publish(plan_.checkpoint, plan_.serial, plan_.nr_managers, plan_.keep);
 }
 
 } // namespace ch::dd

@@ -38,8 +38,10 @@ public:
 	// Whether step() would get on.
 	bool can_go_on() const;
 	void step();
+	// It is on disk, or failed; what it replaced may still have to be removed.
+	bool is_written() const;
 	bool is_done() const;
-	// When it is done: 0, or a negative errno and a text.
+	// When it is written: 0, or a negative errno and a text.
 	int status() const { return status_; }
 	const std::string &text() const { return text_; }
 
@@ -58,6 +60,8 @@ private:
 	void hand_over();
 	void run() noexcept;
 	void write_all();
+	void publish();
+	void end(int status, const char *text);
 	static void write(class shard_writer &to, batch &b);
 
 	plan plan_;
@@ -69,7 +73,7 @@ private:
 	std::condition_variable changed_;
 	std::deque<batch> queue_;
 	std::size_t queued_ = 0; // bytes
-	bool is_whole_ = false, is_broken_ = false, is_cancelled_ = false, is_done_ = false;
+	bool is_whole_ = false, is_broken_ = false, is_cancelled_ = false, is_written_ = false, is_done_ = false;
 	int status_ = 0;
 	std::string text_;
 

@@ -173,40 +173,40 @@ std::uint64_t vault::newest() const
 	return found.back().checkpoint;
 }
 
-void vault::publish(std::uint64_t checkpoint, std::uint64_t serial, unsigned nr, unsigned nr_kept) const
+bool vault::publish(std::uint64_t checkpoint, std::uint64_t serial, unsigned nr, std::optional<manifest> &out_old) const
 {
 	const manifest_head h{{manifest_magic, file_version, byte_order}, serial, checkpoint, realtime_ns(), nr, 0};
 	std::string s(reinterpret_cast<const char *>(&h), sizeof(h));
-	std::uint64_t old_serial = serial;
-	std::size_t old_nr = 0;
 
 	for (unsigned m = 0; m < nr; m++) {
 		const std::string path = dir_ + "/" + shard_name(checkpoint, serial, m);
 
 		if (access(path.c_str(), F_OK) < 0)
-			return; // the last one who comes does it
+			return false; // the last one who comes does it
 		const shard_sum sum = read_sum(path);
 
 		s.append(reinterpret_cast<const char *>(&sum), sizeof(sum));
 	}
 	seal(s);
 	try {
-		const manifest old = read(checkpoint);
-
-		old_serial = old.serial;
-		old_nr = old.shards.size();
+		if (manifest old = read(checkpoint); old.serial != serial)
+			out_old = std::move(old);
 	} catch (const error &) {
 		// There is none.
 	}
 	write_whole(dir_, manifest_path(checkpoint).substr(dir_.size() + 1), as_bytes(s));
-	for (unsigned m = 0; old_serial != serial && m < old_nr; m++)
-		remove(checkpoint, old_serial, m);
-	keep(nr_kept, checkpoint);
+	return true;
 }
 
 void vault::remove(std::uint64_t checkpoint, std::uint64_t serial, unsigned m) const
 {
 	unlink((dir_ + "/" + shard_name(checkpoint, serial, m)).c_str());
+}
+
+void vault::remove(const manifest &of) const
+{
+	for (unsigned m = 0; m < of.shards.size(); m++)
+		remove(of.checkpoint, of.serial, m);
 }
 
 // A manifest goes durably before its shards: what has a manifest is whole.
@@ -219,8 +219,7 @@ void vault::keep(unsigned nr, std::uint64_t just_written) const
 			continue;
 		unlink(manifest_path(found[i].checkpoint).c_str());
 		sync_directory(dir_);
-		for (unsigned m = 0; m < found[i].shards.size(); m++)
-			remove(found[i].checkpoint, found[i].serial, m);
+		remove(found[i]);
 	}
 }
 

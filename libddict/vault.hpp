@@ -7,6 +7,7 @@
 // whatever instant everything stops at, what was persisted before is whole.
 #pragma once
 #include "io.hpp"
+#include <optional>
 #include <vector>
 
 namespace ch::dd {
@@ -59,8 +60,14 @@ public:
 	// The one that was written last; throws ENOENT.
 	std::uint64_t newest() const;
 	manifest read(std::uint64_t checkpoint) const;
-	// If all shards are there, makes them a checkpoint, and keeps so many of them (0: all).
-	void publish(std::uint64_t checkpoint, std::uint64_t serial, unsigned nr, unsigned keep) const;
+	// If all shards are there, makes them a checkpoint; whether it did, and the one of the same number that it
+	// replaced.
+	bool publish(std::uint64_t checkpoint, std::uint64_t serial, unsigned nr,
+		     std::optional<manifest> &out_old) const;
+	// Removes shards that no manifest names any more.
+	void remove(const manifest &of) const;
+	// Removes all but so many checkpoints (0: all are kept), and this one.
+	void keep(unsigned nr, std::uint64_t just_written) const;
 	void remove(std::uint64_t checkpoint, std::uint64_t serial, unsigned m) const;
 	// What an earlier run left half done. Nobody else may use the directory.
 	void clean() const;
@@ -76,7 +83,6 @@ public:
 private:
 	std::vector<std::string> names() const;
 	std::vector<manifest> all() const; // that can be read
-	void keep(unsigned nr, std::uint64_t just_written) const;
 
 	std::string dir_;
 };
