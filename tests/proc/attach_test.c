@@ -89,7 +89,12 @@ Test(attach, thousands_attach_and_die_and_leave_nothing, .timeout = 100)
 	b->value[0] = (int64_t)(uintptr_t)pool;
 	b->value[1] = nr;
 	pid = child_start(brings_many, b);
-	AWAIT(posted(b, 0) + posted(b, 1) == (int)nr || has_ended(pid));
+	for (uint32_t n = nr < 100 ? nr : 100, last = 0; last < nr; last = n, n = n * 10 < nr ? n * 10 : nr) {
+		const int64_t from = now_ns();
+		AWAIT(posted(b, 0) + posted(b, 1) >= (int)n || has_ended(pid));
+		fprintf(stderr, "%u to %u: %.0f us for a process to be forked and to attach\n", last, n,
+			(double)(now_ns() - from) / 1e3 / (n - last));
+	}
 	fprintf(stderr, "%u attached after %.1f s\n", nr, (double)(now_ns() - begin) / 1e9);
 	cr_assert_eq(posted(b, 1), 0, "an attachment was refused");
 	cr_assert_eq(ch_pool_get_stats(pool, &st), 0);
