@@ -11,7 +11,7 @@ using dd::pending;
 
 ddict_call ddict_core::begin(const outgoing &out) const
 {
-	auto p = std::make_unique<pending>();
+	auto p = std::make_unique_for_overwrite<pending>();
 
 	p->conn = share();
 	p->until = out.until;

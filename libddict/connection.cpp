@@ -73,6 +73,7 @@ void connection::finish(unsigned slot, int failure) noexcept
 
 	under_way_[slot] = nullptr;
 	forgotten_[slot] = {};
+	taken_ &= ~(std::uint64_t{1} << slot);
 	if (!c)
 		return;
 	c->failure_ = failure;
@@ -82,15 +83,12 @@ void connection::finish(unsigned slot, int failure) noexcept
 void connection::claim_credit(call &c, unsigned m, std::int64_t until)
 {
 	std::unique_lock<std::mutex> lock(lock_);
-	unsigned slot = credits;
 
-	const bool in_time = lead_until(lock, until, [&] {
-		for (slot = 0; slot < credits && (under_way_[slot] || forgotten_[slot].id);)
-			slot++;
-		return slot < credits;
-	});
-	if (!in_time)
+	if (!lead_until(lock, until, [&] { return ~taken_ != 0; }))
 		raise_late(m);
+	const auto slot = static_cast<unsigned>(std::countr_one(taken_));
+
+	taken_ |= std::uint64_t{1} << slot;
 	c.id_ = next_id_++ << 8 | slot;
 	c.manager_ = m;
 	c.done_ = false;
@@ -191,7 +189,7 @@ void connection::deliver(bytes msg, ch::message &&big)
 	if (forgotten_[slot].id && forgotten_[slot].id == head.id) {
 		if (head.status == 0 && head.how == static_cast<std::uint32_t>(form::pinned))
 			unpin(forgotten_[slot].manager, head.arg);
-		forgotten_[slot] = {};
+		finish(slot, 0);
 		return;
 	}
 	if (!under_way_[slot] || under_way_[slot]->id_ != head.id)

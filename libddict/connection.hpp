@@ -19,7 +19,7 @@
 
 namespace ch::dd {
 
-inline constexpr unsigned credits = 64; // calls of one process under way
+inline constexpr unsigned credits = 64; // calls of one process under way: bits of a word
 
 // A request under way. Stays where it is until it is done or forgotten.
 class call {
@@ -174,6 +174,7 @@ private:
 	unsigned followers_ = 0;
 	std::uint64_t next_id_ = 1;
 	std::byte inbox_[inline_max]; // the leader's
+	std::uint64_t taken_ = 0; // a bit for each credit
 	call *under_way_[credits] = {};
 	struct forgotten {
 		std::uint64_t id = 0; // 0: none
