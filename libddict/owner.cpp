@@ -188,6 +188,10 @@ void owner::start_managers()
 	for (unsigned m = 0; m < shards_.size(); m++)
 		start_manager(m);
 	watcher_ = quiet_thread(&owner::watch, this);
+	// Until it has begun: a child forked while a thread begins may find locks of the allocator taken for ever.
+	std::unique_lock<std::mutex> lock(lock_);
+
+	ended_.wait(lock, [this] { return is_watching_; });
 }
 
 void owner::start_manager(unsigned m)
@@ -223,6 +227,12 @@ void owner::watch() noexcept
 {
 	ch_exit end;
 
+	{
+		std::lock_guard<std::mutex> lock(lock_);
+
+		is_watching_ = true;
+	}
+	ended_.notify_all();
 	while (ch_spawner_wait(spawner_.get(), CH_FOREVER, &end) >= 0) {
 		bool is_ending;
 

@@ -53,10 +53,10 @@ private:
 	descriptor descr_{};
 	std::uint64_t generation_ = 0;
 	std::unique_ptr<std::thread> watcher_;
-	std::mutex lock_; // over both
+	std::mutex lock_; // over all below
 	std::condition_variable ended_;
 	unsigned running_ = 0;
-	bool is_ending_ = false;
+	bool is_watching_ = false, is_ending_ = false;
 };
 
 } // namespace ch::dd
