@@ -20,8 +20,8 @@ constexpr std::size_t request_channel_len = 256 * 1024;
 constexpr std::size_t default_memory = 32 << 20, least_memory = 64 << 10;
 constexpr unsigned default_clients = 128, clients_max = 32768;
 constexpr std::uint64_t working_set_max = 65536;
-constexpr std::int64_t lock_timeout = 2000000000;
-constexpr std::int64_t exit_timeout = 2000000000; // then they are killed
+constexpr std::int64_t lock_timeout = 20000000000; // or the dictionary's own, if that is shorter
+constexpr std::int64_t exit_timeout = 2000000000;  // then they are killed
 
 unsigned usable_cpus()
 {
@@ -96,10 +96,10 @@ static void check_files(const ddict_options &o)
 }
 
 // Alone in the directory, for which it waits as long as managers of a killed predecessor may need to end.
-static file lock_directory(const std::string &dir)
+static file lock_directory(const std::string &dir, std::int64_t timeout_ns)
 {
 	file f(dir + "/" + lock_name, O_RDWR | O_CREAT);
-	const std::int64_t late = monotonic_ns() + lock_timeout;
+	const std::int64_t late = monotonic_ns() + (timeout_ns < 0 ? lock_timeout : std::min(timeout_ns, lock_timeout));
 
 	while (flock(f.fd(), LOCK_EX | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
@@ -129,7 +129,7 @@ void owner::prepare_files(const ddict_options &o)
 	files_.has_log = o.persist_log;
 	files_.is_reader = o.read_only;
 	if (!o.read_only) {
-		files_lock_ = lock_directory(o.persist_path);
+		files_lock_ = lock_directory(o.persist_path, o.timeout.count());
 		v.clean();
 	}
 	if (o.persist_log && o.restore_from == ddict_nothing && v.has_log())
