@@ -175,7 +175,7 @@ bool core::give(record &r, const std::byte *data, std::size_t len) noexcept
 	if (!t.data)
 		return false;
 	t.len = len;
-	std::memcpy(t.data, data, len);
+	archive::copy_bytes(t.data, data, len);
 	return true;
 }
 
@@ -252,7 +252,7 @@ void core::apply_piece(record &r, const std::byte *m, std::size_t len)
 	}
 	if (t.len != p.total || p.offset > p.total || len > p.total - p.offset)
 		return;
-	std::memcpy(t.data + p.offset, m + sizeof(p), len);
+	archive::copy_bytes(t.data + p.offset, m + sizeof(p), len);
 	if (p.offset + len == p.total)
 		end_one(p.head, p.kind, true);
 }

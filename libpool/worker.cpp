@@ -116,7 +116,7 @@ std::size_t sink::send_piece(piece_head p)
 	check_end(rc);
 	auto *at = static_cast<std::byte *>(m_.data);
 	std::memcpy(at, &p, sizeof(p));
-	std::memcpy(at + sizeof(p), private_.data() + p.offset, n);
+	archive::copy_bytes(at + sizeof(p), private_.data() + p.offset, n);
 	check_end(ch_channel_commit(room_.results(), &m_, CH_FOREVER));
 	return n;
 }

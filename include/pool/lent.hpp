@@ -38,8 +38,7 @@ public:
 	template <class A> void save(A &ar) const
 	{
 		archive::put_aligned(ar, v_.size_bytes(), [this](std::span<std::byte> to) {
-			if (!to.empty())
-				std::memcpy(to.data(), v_.data(), to.size());
+			archive::copy_bytes(to.data(), v_.data(), to.size());
 		});
 	}
 	template <class A> void load(A &ar)
@@ -52,7 +51,7 @@ public:
 		if (reinterpret_cast<std::uintptr_t>(at) % alignof(E)) { // a short one, in memory of another alignment
 			const std::shared_ptr<E[]> copy(new E[b.size() / sizeof(E)]);
 
-			std::memcpy(copy.get(), b.data(), b.size());
+			archive::copy_bytes(copy.get(), b.data(), b.size());
 			at = copy.get();
 			where_ = copy;
 		}

@@ -88,8 +88,7 @@ template <class T> void write_queued(const void *value, std::span<std::byte> roo
 	const T &v = *static_cast<const T *>(value);
 
 	if constexpr (is_bare_run<T>) {
-		if (!room.empty())
-			std::memcpy(room.data(), v.data(), room.size());
+		archive::copy_bytes(room.data(), v.data(), room.size());
 	} else {
 		archive::write(room, v);
 	}
@@ -108,9 +107,7 @@ template <class T> T read_queued(std::span<const std::byte> in)
 
 		if (in.size() % sizeof(E))
 			refuse_queued();
-		v.resize(in.size() / sizeof(E));
-		if (!in.empty())
-			std::memcpy(v.data(), in.data(), in.size());
+		archive::assign_bytes(v, in);
 		return v;
 	} else {
 		return archive::read<T>(in);

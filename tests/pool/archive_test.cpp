@@ -225,3 +225,28 @@ static_assert(a::is_flat<point> && a::is_flat<double> && a::is_flat<std::array<i
 static_assert(!a::is_flat<member> && !a::is_flat<int *> && !a::is_flat<bool> && !a::is_flat<std::optional<int>>);
 static_assert(std::is_same_v<a::carrier_t<const char (&)[4]>, std::string>);
 static_assert(std::is_same_v<a::carrier_t<std::span<const int>>, std::vector<int>>);
+
+// Sizes about those in which copies are cut.
+Test(archive, long_runs_arrive_whole)
+{
+	using large = std::array<unsigned short, 1500>;
+
+	for (const std::size_t n : {0, 1, 249, 250, 251, 1999, 2000, 2001, 4000, 4001, 65536, 100003, (8 << 20) + 1}) {
+		std::string text(n, 0);
+		std::vector<double> few(n / 8 + n % 8);
+		std::vector<large> larger(n / 4000);
+
+		for (std::size_t i = 0; i < n; i++)
+			text[i] = static_cast<char>(i * 7 + i / 256);
+		for (std::size_t i = 0; i < few.size(); i++)
+			few[i] = static_cast<double>(i) + 0.5;
+		for (std::size_t i = 0; i < larger.size(); i++)
+			larger[i].fill(static_cast<unsigned short>(i + 1));
+		const auto bytes = ch::archive::to_bytes(text, few, larger);
+		std::string text2 = "what was there";
+		std::vector<double> few2(3);
+		std::vector<large> larger2(1);
+		ch::archive::read_into(bytes, text2, few2, larger2);
+		cr_assert(text2 == text && few2 == few && larger2 == larger, "%zu", n);
+	}
+}
