@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // handles.cpp - what queue.hpp calls: values that were taken, and the queues that this process has attached.
 #include "queue.h"
-#include "recent.h"
 
 #include <cerrno>
 
@@ -56,9 +55,7 @@ std::shared_ptr<queue_core> make_queue(const queue_options &o)
 
 std::shared_ptr<queue_core> open_queue(const descriptor &d)
 {
-	static recent<queue_core> queues;
-
-	return queues.open(d);
+	return recent<queue_core>::open(d);
 }
 
 const descriptor &descr_of(const queue_core &q) noexcept

@@ -22,7 +22,6 @@ libpool_internal_la_SOURCES = \
 	libpool/process.cpp \
 	libpool/progress.cpp \
 	libpool/queue.cpp libpool/queue.h \
-	libpool/recent.h \
 	libpool/room.cpp \
 	libpool/shared.cpp \
 	libpool/spmd.cpp \

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // shared.cpp - the memory of ch::value and ch::array: a pool of its own with two things in it, a mutex, whose descriptor
 // names all, and one block that bears a type by which it is found.
-#include "recent.h"
-
 #include <cerrno>
 #include <channels/memory.hpp>
 #include <limits>
@@ -92,8 +90,7 @@ std::shared_ptr<shared_memory> make_shared_memory(std::size_t nr, std::size_t el
 
 std::shared_ptr<shared_memory> open_shared_memory(const descriptor &d, std::size_t element_size)
 {
-	static recent<shared_memory> all;
-	auto m = all.open(d);
+	auto m = recent<shared_memory>::open(d);
 
 	if (m->element_size() != element_size)
 		throw error(EPROTO, "shared memory: its elements are of another type");

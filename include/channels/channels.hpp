@@ -4,6 +4,7 @@
 // Owners are move-only. A failure throws ch::error, whose what() is ch_errmsg(3); forms that would have to wait
 // return std::optional or bool instead. Times are std::chrono; a negative duration (ch::forever) waits for ever.
 #pragma once
+#include <algorithm>
 #include <channels/channels.h>
 #include <cerrno>
 #include <chrono>
@@ -11,7 +12,9 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
+#include <pthread.h>
 #include <span>
 #include <string>
 #include <string_view>
@@ -157,28 +160,63 @@ private:
 };
 
 namespace detail {
+// What this process has attached by a descriptor: opening it again and again, for each message, costs a look here. A T has a
+// constructor from a descriptor, descr(), and is_over().
+template <class T> class recent {
+public:
+	static std::shared_ptr<T> open(const descriptor &d)
+	{
+		recent &r = mine();
+		const std::lock_guard<std::mutex> l(r.m_);
+		const auto it = std::find_if(r.all_.begin(), r.all_.end(), [&](const auto &t) {
+			return std::memcmp(&t->descr(), &d, sizeof(ch_descr)) == 0;
+		});
+
+		if (it != r.all_.end()) {
+			std::rotate(it, it + 1, r.all_.end());
+			return r.all_.back();
+		}
+		std::erase_if(r.all_, [](const auto &t) { return t->is_over(); }); // their memory is wanted elsewhere
+		if (r.all_.size() == most)
+			r.all_.erase(r.all_.begin());
+		r.all_.push_back(std::make_shared<T>(d));
+		return r.all_.back();
+	}
+
+private:
+	static constexpr std::size_t most = 16;
+
+	// A forked process begins anew: another thread may have been in here at that moment, and what there is is its parent's.
+	static recent &mine()
+	{
+		static recent r;
+		static const int known = pthread_atfork(nullptr, nullptr, [] { new (&r) recent; });
+
+		(void)known;
+		return r;
+	}
+
+	std::mutex m_;
+	std::vector<std::shared_ptr<T>> all_; // the most recently used last
+};
+
 // This process stays attached to the memory that it was last sent handles of: attaching to one that is there already takes
 // a microsecond, and mapping its memory anew milliseconds.
-inline void stay_attached(const descriptor &d)
-{
-	static constexpr std::size_t most = 16;
-	static std::mutex m;
-	static std::vector<std::pair<descriptor, memory_pool>> pools;
-	memory_pool p = memory_pool::attach(d);
-	const descriptor name = p.descr();
-	const std::lock_guard<std::mutex> l(m);
+class kept_memory {
+public:
+	explicit kept_memory(const descriptor &d) : p_(memory_pool::attach(d)), d_(d) {}
+	const descriptor &descr() const noexcept { return d_; }
+	bool is_over() const noexcept { return ch_pool_sweep(p_.get()) == -ESTALE; } // destroyed
 
-	for (const auto &[known, pool] : pools)
-		if (std::memcmp(&known, &name, sizeof(ch_descr)) == 0)
-			return;
-	std::erase_if(pools, [](const auto &k) { return ch_pool_sweep(k.second.get()) == -ESTALE; }); // destroyed
-	if (pools.size() == most)
-		pools.erase(pools.begin());
-	pools.emplace_back(name, std::move(p));
-}
+private:
+	memory_pool p_;
+	descriptor d_;
+};
 template <has_descriptor T> T sent(const descriptor &d)
 {
-	stay_attached(d);
+	const memory_pool p = memory_pool::attach(d); // of which d names something
+
+	recent<kept_memory>::open(p.descr());
 	return T::attach(d);
 }
 } // namespace detail

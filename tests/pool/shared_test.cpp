@@ -208,3 +208,38 @@ Test(pool_shared, what_is_of_another_type_or_gone_is_a_clear_error)
 	volatile std::size_t most = SIZE_MAX / sizeof(double);
 	cr_assert_eq(error_of([&] { ch::array<double> a(most); }), ENOSPC);
 }
+
+// Something whose attaching takes as long as the test likes.
+struct slow_thing {
+	static inline std::atomic<bool> is_slow{true}, is_under_way{false};
+
+	explicit slow_thing(const ch::descriptor &d) : d_(d)
+	{
+		is_under_way = true;
+		while (is_slow)
+			usleep(1000);
+	}
+	const ch::descriptor &descr() const noexcept { return d_; }
+	bool is_over() const noexcept { return false; }
+	ch::descriptor d_;
+};
+
+Test(pool_shared, who_is_forked_while_another_thread_attaches_may_attach_too)
+{
+	const ch::descriptor d{};
+	std::thread other([&] { ch::detail::recent<slow_thing>::open(d); });
+
+	AWAIT(slow_thing::is_under_way);
+	const pid_t pid = fork();
+	if (pid == 0) {
+		alarm(WATCHDOG_S / 4);
+		slow_thing::is_slow = false;
+		const auto a = ch::detail::recent<slow_thing>::open(d), b = ch::detail::recent<slow_thing>::open(d);
+		_exit(a == b ? 0 : 1);
+	}
+	int status;
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	slow_thing::is_slow = false;
+	other.join();
+	cr_assert_eq(status, 0);
+}
