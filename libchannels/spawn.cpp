@@ -35,6 +35,7 @@
 #include <poll.h>
 #include <stdio_ext.h>
 #include <sys/eventfd.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -87,6 +88,7 @@ struct plumbing {
 	int ctl[2] = {-1, -1};             // [0] the creator's end, [1] the spawner's
 	int exits[2] = {-1, -1};
 	int cancel = -1;
+	int sigfd = -1;                    // tells whoever reads it of its own children: the spawner
 
 	plumbing() = default;
 	plumbing(const plumbing &) = delete;
@@ -99,11 +101,18 @@ struct plumbing {
 			close_fd(exits[i]);
 		}
 		close_fd(cancel);
+		close_fd(sigfd);
 	}
 	bool open()
 	{
 		const int type = SOCK_SEQPACKET | SOCK_CLOEXEC;
+		sigset_t chld;
 
+		sigemptyset(&chld);
+		sigaddset(&chld, SIGCHLD);
+		sigfd = signalfd(-1, &chld, SFD_CLOEXEC | SFD_NONBLOCK);
+		if (sigfd < 0)
+			return false;
 		self = pidfd_of(getpid());
 		creator_id = ch_peer_self().id;
 		cancel = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -172,11 +181,15 @@ int recv_birth(int sock, birth *out, int *out_pidfd)
 		close_fd(p.ctl[0]);
 		close_fd(p.exits[0]);
 		close_fd(p.cancel);
-		serve(ends{p.ctl[1], p.exits[1], p.self, p.creator_id});
+		serve(ends{p.ctl[1], p.exits[1], p.self, p.sigfd, p.creator_id});
 	}
-	const int err = pid < 0 ? errno : 0;
 	const int pidfd = pid < 0 ? -1 : pidfd_of(pid);
-	send_birth(p.ctl[1], birth{pid, !err && pidfd < 0 ? errno : err}, pidfd);
+	const int err = pidfd < 0 ? errno : 0;
+	if (pid > 0 && pidfd < 0) { // nobody would have a hold on it
+		kill(pid, SIGKILL);
+		waitpid(pid, nullptr, 0);
+	}
+	send_birth(p.ctl[1], birth{pid, err}, pidfd);
 	_exit(0);
 }
 

@@ -61,7 +61,6 @@ struct alignas(64) packet {
 struct server {
 	ends e;
 	pid_t pid;
-	int sigfd;
 	list<child> children;
 	list<ch_exit> reports; // not yet sent
 };
@@ -89,7 +88,7 @@ void reset_signals()
 	close(sv.e.ctl);
 	close(sv.e.exits);
 	close(sv.e.creator);
-	close(sv.sigfd);
+	close(sv.e.sigfd);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, nullptr);
 	const int status = rq.fn(the_packet.arg, rq.len);
@@ -108,8 +107,8 @@ reply start_child(const request &rq)
 		be_child(rq);
 	if (pid < 0)
 		return {0, errno};
-	// Not reaped yet, so the name cannot be anybody else's.
-	const uint64_t id = ch::core::peer_id_of(pid);
+	// Not reaped yet, so the name cannot be anybody else's. One that cannot be read is the pid alone, as in peer_self().
+	const uint64_t known = ch::core::peer_id_of(pid), id = known ? known : static_cast<uint64_t>(pid);
 	sv.children.push({pid, id, rq.cookie});
 	return {id, 0};
 }
@@ -158,7 +157,7 @@ void reap()
 	int status;
 	pid_t pid;
 
-	while (read(sv.sigfd, &si, sizeof(si)) > 0)
+	while (read(sv.e.sigfd, &si, sizeof(si)) > 0)
 		;
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		report(pid, status);
@@ -192,8 +191,6 @@ void send_reports()
 
 void settle(ends e)
 {
-	sigset_t chld;
-
 	sv.e = e;
 	sv.pid = getpid();
 	reset_signals();
@@ -203,9 +200,6 @@ void settle(ends e)
 	prctl(PR_SET_NAME, "ch-spawner");
 	// So that what a dead child leaves running is reaped here, and a nested spawner shows below this one.
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
-	sigemptyset(&chld);
-	sigaddset(&chld, SIGCHLD);
-	sv.sigfd = signalfd(-1, &chld, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
 } // namespace
@@ -213,11 +207,9 @@ void settle(ends e)
 void serve(ends e)
 {
 	settle(e);
-	if (sv.sigfd < 0)
-		_exit(1);
 	for (;;) {
 		const short out = sv.reports.nr ? POLLOUT : 0;
-		pollfd fds[4] = {{sv.e.creator, POLLIN, 0}, {sv.e.ctl, POLLIN, 0}, {sv.sigfd, POLLIN, 0},
+		pollfd fds[4] = {{sv.e.creator, POLLIN, 0}, {sv.e.ctl, POLLIN, 0}, {sv.e.sigfd, POLLIN, 0},
 				 {sv.reports.nr ? sv.e.exits : -1, out, 0}};
 
 		if (poll(fds, 4, -1) < 0 && errno != EINTR)

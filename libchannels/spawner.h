@@ -24,6 +24,7 @@ struct ends {
 	int ctl;     // requests in, replies out
 	int exits;   // struct ch_exit out
 	int creator; // pidfd; readable when the creator is gone
+	int sigfd;   // readable when a child ended
 	uint64_t creator_id;
 };
 

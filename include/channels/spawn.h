@@ -35,7 +35,7 @@ struct ch_exit {
  *
  * Create it before the first thread where possible: the fork copies the caller as it is.
  *
- * Returns 0, or -EAGAIN, -ENOMEM, -EMFILE (as fork(2), socketpair(2), pidfd_open(2)), -EINVAL.
+ * Returns 0, or -EAGAIN, -ENOMEM, -EMFILE (as fork(2), socketpair(2), pidfd_open(2), signalfd(2)), -EINVAL.
  * Blocks: no.  Threads: safe.  Signals: unsafe.  Fork: the handle is the creator's alone; -EPERM in a child.
  */
 CH_API int ch_spawner_create(struct ch_spawner **out_sp);

@@ -77,7 +77,8 @@ CH_API const char *ch_ddict_errmsg(void);
  *
  * attr  NULL for all defaults.
  *
- * Returns 0, or -EINVAL, -E2BIG, -EEXIST (the name), -ENOSPC (no room in /dev/shm), -ENOMEM, -EAGAIN (as fork(2)).
+ * Returns 0, or -EINVAL, -E2BIG, -EEXIST (the name), -ENOSPC (no room in /dev/shm), -ENOMEM, -EAGAIN (as fork(2)),
+ * -EMFILE, -EOWNERDEAD (a manager could not begin, and said why on stderr). Nothing is left then.
  * Blocks: until the managers run.
  */
 CH_API int ch_ddict_create(const struct ch_ddict_attr *attr, struct ch_ddict **out_dict);

@@ -3,25 +3,34 @@
  * fault_test.cpp - every resource the library asks the system for is refused once, wherever it is asked for.
  *
  * The calls that can fail are wrapped when this program is linked (ld --wrap; the list is in local.mk). A script
- * uses segments, pools and channels; it is run again and again, each time in a fresh process, with the first call of
- * one kind failing, then the second, until none is left to fail. Then nothing is left in /dev/shm, no descriptor is open
- * that was not before, what was there before is as it was, and every call said something documented.
+ * uses what the libraries offer; it is run again and again, each time in a fresh process, with the first call of one
+ * kind failing, then the second, until none is left to fail: in this process, or in one that a spawner has forked. Then
+ * nothing is left in /dev/shm, no process and no descriptor that was not there before, what was there before is as it
+ * was, and every call said something documented.
  *
- * The scripts:  life  the first use of the library in a process, from making segments to their end
- *               work  in a pool and a channel that are there already
+ * The scripts:  life   the first use of the library in a process, from making segments to their end
+ *               work   in a pool and a channel that are there already
+ *               spawn  a spawner and its children
+ *               tasks  a pool of libpool, made and used
+ *               dict   a dictionary, made and used
  *
  * usage: fault_test [KIND [SCRIPT [N]]]     one of them, and the N-th call only
  */
 #include "../support/support.h"
 #include <atomic>
+#include <channels/spawn.h>
 #include <cstdarg>
+#include <ddict/ddict.hpp>
 #include <dirent.h>
 #include <initializer_list>
 #include <linux/futex.h>
 #include <linux/membarrier.h>
 #include <new>
+#include <pool/pool.hpp>
 #include <pthread.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 
 // ---- the wrapped calls
@@ -30,20 +39,27 @@ namespace {
 
 enum kind : int {
 	K_MMAP, K_FTRUNCATE, K_FALLOCATE, K_SHM_OPEN, K_MEMFD, K_MLOCK, K_OPEN, K_FCNTL, K_FLOCK, K_SOCKET, K_THREAD, K_NEW,
-	K_FUTEX, K_MEMBARRIER, NR_KINDS
+	K_FUTEX, K_MEMBARRIER, K_PIDFD, K_EVENTFD, K_SIGNALFD, K_SOCKETPAIR, K_FORK, NR_KINDS
 };
 const char *const names[NR_KINDS] = { "mmap", "ftruncate", "fallocate", "shm_open", "memfd_create", "mlock", "open",
-				      "fcntl", "flock", "socket", "pthread_create", "new", "futex", "membarrier" };
+				      "fcntl", "flock", "socket", "pthread_create", "new", "futex", "membarrier",
+				      "pidfd_open", "eventfd", "signalfd", "socketpair", "fork" };
 
-/* Of the thread that runs the script alone: what the keeper's thread asks for at its own times would move the count. */
-thread_local int armed = -1, left;
-std::atomic<bool> has_struck;
+/*
+ * Of the thread that runs the script, and of what is forked from it: what the keeper's thread asks for at its own times
+ * would move the count. The count is of all these processes.
+ */
+thread_local int armed = -1;
+struct counts {
+	std::atomic<int> left;
+	std::atomic<bool> has_struck;
+} *count;
 
 bool strikes(int k, int err)
 {
-	if (k != armed || --left != 0)
+	if (k != armed || --count->left != 0)
 		return false;
-	has_struck = true;
+	count->has_struck = true;
 	errno = err;
 	return true;
 }
@@ -62,6 +78,10 @@ int __real_fcntl(int fd, int cmd, ...);
 int __real_flock(int fd, int op);
 int __real_socket(int domain, int type, int protocol);
 int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
+int __real_eventfd(unsigned value, int flags);
+int __real_signalfd(int fd, const sigset_t *mask, int flags);
+int __real_socketpair(int domain, int type, int protocol, int fds[2]);
+pid_t __real_fork(void);
 long __real_syscall(long nr, ...);
 void *__real__ZnwmRKSt9nothrow_t(size_t len, const std::nothrow_t &tag);
 
@@ -119,6 +139,22 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(
 {
 	return strikes(K_THREAD, 0) ? EAGAIN : __real_pthread_create(thread, attr, fn, arg);
 }
+int __wrap_eventfd(unsigned value, int flags)
+{
+	return strikes(K_EVENTFD, EMFILE) ? -1 : __real_eventfd(value, flags);
+}
+int __wrap_signalfd(int fd, const sigset_t *mask, int flags)
+{
+	return strikes(K_SIGNALFD, EMFILE) ? -1 : __real_signalfd(fd, mask, flags);
+}
+int __wrap_socketpair(int domain, int type, int protocol, int fds[2])
+{
+	return strikes(K_SOCKETPAIR, EMFILE) ? -1 : __real_socketpair(domain, type, protocol, fds);
+}
+pid_t __wrap_fork(void)
+{
+	return strikes(K_FORK, EAGAIN) ? -1 : __real_fork();
+}
 void *__wrap__ZnwmRKSt9nothrow_t(size_t len, const std::nothrow_t &tag)
 {
 	return strikes(K_NEW, ENOMEM) ? nullptr : __real__ZnwmRKSt9nothrow_t(len, tag);
@@ -132,7 +168,9 @@ long __wrap_syscall(long nr, ...)
 	for (long &x : a)
 		x = va_arg(ap, long);
 	va_end(ap);
-	if ((nr == SYS_futex && strikes(K_FUTEX, EINTR)) || (nr == SYS_membarrier && strikes(K_MEMBARRIER, EPERM)))
+	const long op = a[1] & FUTEX_CMD_MASK; /* one that wakes never fails */
+	if ((nr == SYS_futex && (op == FUTEX_WAIT || op == FUTEX_WAIT_BITSET) && strikes(K_FUTEX, EINTR)) ||
+	    (nr == SYS_membarrier && strikes(K_MEMBARRIER, EPERM)) || (nr == SYS_pidfd_open && strikes(K_PIDFD, EMFILE)))
 		return -1;
 	return __real_syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
@@ -208,6 +246,26 @@ void use_channel(struct ch_pool *pool)
 	ch_channel_destroy(ch);
 }
 
+void use_pollset(struct ch_pool *pool)
+{
+	struct ch_channel *ch = nullptr;
+	struct ch_pollset *set = nullptr;
+	struct ch_poll_event ready[2];
+
+	if (SAID(ch_channel_create(pool, nullptr, &ch)) < 0)
+		return;
+	if (SAID(ch_pollset_create(nullptr, &set)) == 0) {
+		const bool is_in = SAID(ch_pollset_add(set, ch, CH_POLL_IN, 7)) == 0;
+		const int fd = SAID(ch_pollset_fd(set)); /* the set's own */
+		SAID(ch_pollset_wait(set, ready, 2, MS));
+		if (SAID(ch_channel_send(ch, "a", 1, CH_TRY)) == 0 && is_in)
+			EXPECT(ch_pollset_wait(set, ready, 2, CH_FOREVER) == 1 && ready[0].user_data == 7);
+		(void)fd;
+		ch_pollset_destroy(set);
+	}
+	ch_channel_destroy(ch);
+}
+
 /* Leaves the pool as it was. */
 void use_pool(struct ch_pool *pool)
 {
@@ -225,6 +283,7 @@ void use_pool(struct ch_pool *pool)
 		use_view(pool, p[1]);
 	}
 	use_channel(pool);
+	use_pollset(pool);
 	SAID(ch_pool_sweep(pool));
 }
 
@@ -282,6 +341,72 @@ void life()
 		}
 }
 
+int works(const void *arg, size_t)
+{
+	use_segment(0);
+	return *static_cast<const int *>(arg);
+}
+
+/* A spawner that had no descriptor for its signals is gone: -EPIPE. */
+void spawn()
+{
+	struct ch_spawner *sp = nullptr;
+	struct ch_peer peer;
+	struct ch_exit e;
+	int nr = 0;
+
+	if (SAID(ch_spawner_create(&sp)) < 0)
+		return;
+	for (int i = 0; i < 2; i++) {
+		const int rc = ch_spawner_spawn(sp, works, &i, sizeof(i), static_cast<uint64_t>(i), &peer);
+		if (rc != -EPIPE)
+			said(rc, "ch_spawner_spawn");
+		EXPECT(rc < 0 || peer.id != 0);
+		nr += rc == 0;
+	}
+	for (; nr > 0; nr--) {
+		EXPECT(ch_spawner_wait(sp, CH_FOREVER, &e) == 0);
+		EXPECT(e.peer.id != 0 && WIFEXITED(e.status) && WEXITSTATUS(e.status) == static_cast<int>(e.cookie));
+	}
+	ch_spawner_destroy(sp);
+}
+
+/* What they throw is documented, too. */
+template <class F> void tried(F f, const char *what)
+{
+	try {
+		f();
+	} catch (const ch::error &e) {
+		if (!is_documented(-e.code().value()) && e.code().value() != EOWNERDEAD) { /* a manager that could not begin */
+			fprintf(stderr, "%s said %d: %s\n", what, e.code().value(), e.what());
+			_exit(2);
+		}
+	}
+}
+
+void tasks()
+{
+	tried(
+		[] {
+			ch::pool pool(ch::pool_options{.workers = 1, .memory = 1 << 20});
+
+			EXPECT(pool.submit([](int a) { return a + 1; }, 4).get() == 5);
+		},
+		"a pool");
+}
+
+void dict()
+{
+	tried(
+		[] {
+			ch::ddict<std::string, int> d({.managers = 1, .memory = 1 << 20});
+
+			d.put("a", 3);
+			EXPECT(d.get("a") == 3);
+		},
+		"a dictionary");
+}
+
 // ---- before and after
 
 int nr_entries(const char *path)
@@ -302,16 +427,33 @@ bool is_gone(const char *what, int before, int after)
 	return after <= before;
 }
 
+void arm(int k, int n)
+{
+	count->left = n;
+	armed = k;
+}
+
+/* Orphans come to this process, a subreaper, and have all the time they need to end. */
+bool no_process_is_left()
+{
+	const int64_t from = now_ns();
+	pid_t pid = 0;
+
+	while (now_ns() - from < 10000 * MS && (pid = waitpid(-1, nullptr, WNOHANG)) >= 0)
+		usleep(200);
+	return is_gone("processes", 0, pid >= 0);
+}
+
 /* The keeper's thread, its socket and its look at a neighbour come with the first use and stay. */
-bool run_life(int k, int n)
+bool run_fresh(void (*script)(), int k, int n)
 {
 	const int fds = nr_entries("/proc/self/fd"), files = nr_entries("/dev/shm");
 
-	armed = k;
-	left = n;
-	life();
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	arm(k, n);
+	script();
 	armed = -1;
-	return is_gone("descriptors", fds + 1, nr_entries("/proc/self/fd")) &&
+	return no_process_is_left() && is_gone("descriptors", fds + 1, nr_entries("/proc/self/fd")) &&
 	       is_gone("files", files, nr_entries("/dev/shm"));
 }
 
@@ -322,8 +464,7 @@ bool run_work(int k, int n)
 
 	EXPECT(pool && ch_pool_get_stats(pool, &before) == 0);
 	const int fds = nr_entries("/proc/self/fd"), files = nr_entries("/dev/shm");
-	armed = k;
-	left = n;
+	arm(k, n);
 	use_pool(pool);
 	armed = -1;
 	const struct ch_pool_stats was = before;
@@ -341,32 +482,37 @@ bool run_work(int k, int n)
 
 enum { STRUCK = 0, NOT_STRUCK = 3 };
 
+const struct script {
+	const char *name;
+	void (*run)(); /* NULL: in a pool that is there already */
+} scripts[] = { { "life", life }, { "work", nullptr }, { "spawn", spawn }, { "tasks", tasks }, { "dict", dict } };
+
 struct job {
 	int k, n;
-	bool is_life;
+	const script *s;
 };
 
 int in_child(void *arg)
 {
 	const job &j = *static_cast<job *>(arg);
 
-	if (!(j.is_life ? run_life(j.k, j.n) : run_work(j.k, j.n)))
+	if (!(j.s->run ? run_fresh(j.s->run, j.k, j.n) : run_work(j.k, j.n)))
 		return 1;
-	return has_struck ? STRUCK : NOT_STRUCK;
+	return count->has_struck ? STRUCK : NOT_STRUCK;
 }
 
 /* How many calls of this kind were made to fail; -1: one of them went wrong. */
-int fail_each(int k, bool is_life, int only)
+int fail_each(int k, const script &s, int only)
 {
 	for (int n = only ? only : 1; n < 2000; n++) {
-		job j = { k, n, is_life };
+		job j = { k, n, &s };
+		count->has_struck = false;
 		const int status = child_end(child_start(in_child, &j));
 
 		if (status == NOT_STRUCK || only)
 			return n - 1;
 		if (status != STRUCK) {
-			fprintf(stderr, "FAIL: %s number %d of %s: status %d\n", names[k], n, is_life ? "life" : "work",
-				status);
+			fprintf(stderr, "FAIL: %s number %d of %s: status %d\n", names[k], n, s.name, status);
 			return -1;
 		}
 	}
@@ -380,15 +526,19 @@ int main(int argc, char **argv)
 {
 	bool ok = true;
 	int sum = 0;
+	void *p = mmap(nullptr, sizeof(counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
+	EXPECT(p != MAP_FAILED);
+	count = new (p) counts{};
 	for (int k = 0; k < NR_KINDS; k++)
-		for (int is_life = 1; is_life >= 0; is_life--) {
-			if ((argc > 1 && strcmp(argv[1], names[k])) || (argc > 2 && is_life != !strcmp(argv[2], "life")))
+		for (const script &s : scripts) {
+			if ((argc > 1 && strcmp(argv[1], names[k])) || (argc > 2 && strcmp(argv[2], s.name)))
 				continue;
-			const int n = fail_each(k, is_life, argc > 3 ? atoi(argv[3]) : 0);
+			const int n = fail_each(k, s, argc > 3 ? atoi(argv[3]) : 0);
 			ok &= n >= 0;
 			sum += n > 0 ? n : 0;
-			printf("%-14s %s: %d calls failed\n", names[k], is_life ? "life" : "work", n);
+			printf("%-14s %-5s: %d calls failed\n", names[k], s.name, n);
+			fflush(stdout);
 		}
 	printf("%s: %d failures\n", ok && (sum || argc > 1) ? "PASS" : "FAIL", sum);
 	return ok && (sum || argc > 1) ? 0 : 1;
