@@ -19,6 +19,14 @@ std::uint32_t slots_for(const pool_options &o)
 	return std::min(std::max(4096u, std::bit_ceil(4 * o.workers)), 1u << 19);
 }
 
+// Room is left for growth that the machine could serve.
+std::size_t growth_of(std::size_t memory)
+{
+	const std::size_t machine = static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE));
+
+	return memory < machine / 8 ? 8 * memory : std::max(memory, machine);
+}
+
 pool_options completed(pool_options o)
 {
 	check_placement(o.placement);
@@ -33,7 +41,7 @@ pool_options completed(pool_options o)
 	if (o.max_workers > 65000)
 		throw error(EINVAL, "pool: at most 65000 workers");
 	o.in_flight = slots_for(o);
-	o.max_memory = std::max(o.memory, o.max_memory ? o.max_memory : 8 * o.memory);
+	o.max_memory = o.max_memory ? std::max(o.memory, o.max_memory) : growth_of(o.memory);
 	return o;
 }
 

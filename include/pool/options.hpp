@@ -28,7 +28,9 @@ struct pool_options {
 	ch::on_death on_death = ch::on_death::requeue;
 	unsigned max_attempts = 3;
 	std::size_t memory = 32 << 20; // bytes of shared memory. submit() waits while arguments take 5/8 of it
-	std::size_t max_memory = 0; // to which it grows for what does not fit. The largest argument is 5/8 of it. 0: 8 * memory
+	// To which memory grows for what does not fit. The largest argument is 5/8 of it. 0: 8 * memory, and no more than the
+	// machine has
+	std::size_t max_memory = 0;
 	unsigned in_flight = 0;   // tasks submitted and not done, at most; submit() waits beyond. 0: 4096 or more
 	unsigned spin_ns = 0;     // how long to busy-wait before sleeping, as in ch_channel_attr
 	std::string name = "pool"; // workers appear under it in ps(1)

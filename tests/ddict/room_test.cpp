@@ -51,10 +51,11 @@ Test(ddict_room, keys_that_were_not_used_for_longest_make_room)
 {
 	for (const std::size_t len : {100, 440, 3000, 100000, 700000}) {
 		text_dict d({.managers = 1, .memory = 4 << 20, .when_full = ch::ddict_full::evict});
+		const int stride = static_cast<int>(2000 / len) + 1; // figures cost more than a put
 		int n = 0;
 
 		d.put(-1, "precious");
-		for (; n % 16 || d.stats()[0].evicted == 0; n++) {
+		for (; n % stride || d.stats()[0].evicted == 0; n++) {
 			d.put(n, whole_value(1, len));
 			cr_assert_eq(d.get(-1), "precious"); // used all the time
 		}
