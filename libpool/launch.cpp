@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 namespace ch::detail {
-namespace {
 
 // Lives as long as the process: its threads sleep, and its children end with it.
 struct launcher {
@@ -31,6 +30,8 @@ struct launcher {
 	void keep_time() noexcept;
 };
 
+namespace {
+
 launcher &the_launcher()
 {
 	static std::mutex m;
@@ -45,6 +46,15 @@ launcher &the_launcher()
 	}
 	return *it;
 }
+
+// That of a process which was started: not the one that has taken its place since. In a forked process, which cannot use it,
+// its own.
+launcher &launcher_of(const process_state &s)
+{
+	return s.by->owner == getpid() ? *s.by : the_launcher();
+}
+
+} // namespace
 
 void launcher::watch() noexcept
 {
@@ -106,6 +116,8 @@ void launcher::keep_time() noexcept
 			limit.wait(l);
 	}
 }
+
+namespace {
 
 // The descriptors that a spawner must not have.
 std::mutex private_mutex;
@@ -276,6 +288,7 @@ static launcher &spawn(const std::vector<std::byte> &arg, const process_options 
 			continue;
 		}
 		check(rc);
+		s->by = &l;
 		s->pid = ch_peer_pid(s->peer);
 		s->limit_ns = o.walltime.count() > 0 ? now_ns() + static_cast<std::uint64_t>(o.walltime.count()) : 0;
 		if (!o.detached)
@@ -321,7 +334,7 @@ process_ref launch(const process_options &o, const process_call &c, std::functio
 
 bool wait_process(const process_ref &s, std::int64_t timeout_ns)
 {
-	launcher &l = the_launcher();
+	launcher &l = launcher_of(*s);
 	std::unique_lock<std::mutex> lock(l.m);
 	const deadline until(timeout_ns);
 
@@ -332,7 +345,7 @@ bool wait_process(const process_ref &s, std::int64_t timeout_ns)
 
 bool is_over(const process_ref &s)
 {
-	const std::lock_guard<std::mutex> l(the_launcher().m);
+	const std::lock_guard<std::mutex> l(launcher_of(*s).m);
 
 	return s->is_over;
 }

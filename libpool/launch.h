@@ -48,8 +48,11 @@ int new_spawner(ch_spawner **out) noexcept;
 
 int launch_child(const void *arg, std::size_t len);
 
-// One process that was started. Locked by the launcher's mutex.
+struct launcher; // launch.cpp
+
+// One process that was started. Locked by its launcher's mutex.
 struct process_state {
+	launcher *by = nullptr;
 	pid_t pid = 0;
 	ch_peer peer{};
 	bool is_detached = false, is_over = false, is_timed_out = false;

@@ -278,6 +278,35 @@ Test(process, the_spawner_killed_is_replaced_and_a_group_goes_on)
 	AWAIT(g.pid(0) != 0 && g.pid(0) != member);
 }
 
+// Who waits begins to do so at the moment when that becomes known.
+Test(process, who_waits_while_the_spawner_ends_learns_of_it)
+{
+	std::uint64_t seed = test_seed();
+
+	for (int round = 0; round < 20; round++) {
+		std::vector<std::unique_ptr<ch::process>> all;
+		std::vector<std::thread> waiting;
+		std::atomic<bool> is_killed{false};
+		ch::process asks({.program = "sh", .arguments = {"-c", "echo $PPID"}, .out = ch::stdio::pipe()});
+		const pid_t spawner = static_cast<pid_t>(atoi(all_of(asks.out()).c_str()));
+
+		for (int i = 0; i < 4; i++)
+			all.push_back(std::make_unique<ch::process>(
+				ch::process_options{.program = "sleep", .arguments = {"1000"}}));
+		for (const auto &p : all)
+			waiting.emplace_back([&is_killed, &p, us = rnd(&seed) % 1000] {
+				AWAIT(is_killed);
+				usleep(static_cast<useconds_t>(us));
+				p->wait();
+			});
+		cr_assert_gt(spawner, 1);
+		cr_assert_eq(kill(spawner, SIGKILL), 0);
+		is_killed = true;
+		for (std::thread &t : waiting)
+			t.join();
+	}
+}
+
 Test(process, what_is_forked_meanwhile_keeps_no_pipe_open)
 {
 	ch::process cat({.program = "cat", .in = ch::stdio::pipe(), .out = ch::stdio::pipe()});
