@@ -149,7 +149,7 @@ CH_API size_t ch_view_len(const struct ch_view *view);
 /* ch_view_count - how many processes hold the block. Returns it, or -EINVAL, -ESTALE. */
 CH_API int ch_view_count(struct ch_view *view);
 
-/* ch_view_get_descr - its descriptor. Returns 0, or -EINVAL (NULL). */
+/* ch_view_get_descr - a descriptor of all that was shared, also of a view that shows a part. Returns 0, or -EINVAL (NULL). */
 CH_API int ch_view_get_descr(const struct ch_view *view, struct ch_descr *out_descr);
 
 #ifdef __cplusplus
