@@ -85,6 +85,8 @@ public:
 		return stale_.load(std::memory_order_relaxed);
 	} // a hint: the calls find out themselves
 	std::uint64_t generation() const { return generation_; }
+	// From now on managers' memory is mapped where it is touched and no further: for few calls.
+	void map_lazily() { attach_flags_ = CH_NO_PREFAULT; }
 
 	// Sends a request. Throws if the manager is dead, or has no memory (ENOSPC); the call is not under way then.
 	void start(call &c, unsigned m, const outgoing &out);
@@ -166,6 +168,7 @@ private:
 	ch::channel replies_;
 	std::unique_ptr<link[]> links_;
 	std::mutex hello_lock_;
+	std::uint32_t attach_flags_ = 0; // of managers' segments
 	std::atomic<bool> stale_{false};
 
 	std::mutex lock_; // over all below

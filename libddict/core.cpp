@@ -216,27 +216,23 @@ std::uint64_t ddict_core::ask_all(dd::outgoing out, std::uint64_t (*fold)(std::u
 	std::deque<call> calls(std::min(nr, dd::credits / 2));
 	std::uint64_t sum = 0;
 
-	out = fitted(out);
-	// One after the other where calls are repeated with successors.
-	for (unsigned i = 0; co.dir().rules.replicas > 1 && i < nr; i++) {
-		const reply &r = co.run(calls[0], first + i, out);
-
+	const auto take = [&](const call &c, const reply &r) {
 		if (r.status < 0)
-			co.fail(first + i, r.status);
+			co.fail(c.manager(), r.status);
 		sum = fold(sum, r.arg);
-	}
-	if (co.dir().rules.replicas > 1)
+	};
+
+	out = fitted(out);
+	if (co.dir().rules.replicas > 1) { // one after the other: calls are repeated with successors
+		for (unsigned i = 0; i < nr; i++)
+			take(calls[0], co.run(calls[0], first + i, out));
 		return sum;
+	}
 	for (unsigned i = 0; i < nr + calls.size(); i++) {
 		call &c = calls[i % calls.size()];
 
-		if (i >= calls.size()) {
-			const reply &r = co.wait(c, out.until);
-
-			if (r.status < 0)
-				co.fail(c.manager(), r.status);
-			sum = fold(sum, r.arg);
-		}
+		if (i >= calls.size())
+			take(c, co.wait(c, out.until));
 		if (i < nr)
 			co.start(c, first + i, out);
 	}

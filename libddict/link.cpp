@@ -148,9 +148,9 @@ void connection::say_hello(unsigned m, link &l, std::uint64_t incarnation)
 	if (!l.requests) {
 		ch_segment *seg = nullptr;
 
-		l.requests = ch::channel::attach(info.requests);
-		check(ch_segment_attach(&info.requests, &seg));
+		check(ch_segment_attach_with(&info.requests, nullptr, attach_flags_, &seg));
 		l.seg.reset(seg);
+		l.requests = ch::channel::attach(info.requests);
 	}
 	l.peer.store(peer, std::memory_order_relaxed); // under the lock; others find out about it by the incarnation
 	std::memcpy(body.channel, replies_.descr().bytes, sizeof(body.channel));

@@ -307,6 +307,12 @@ void manager::answer(client &to, reply head, bytes body)
 		drop(to); // cannot be: it travels in the ring
 }
 
+void manager::answer_text(client &to, std::uint64_t id, int status, std::string_view text, bool is_whole)
+{
+	text = text.substr(0, inline_value_max);
+	answer(to, {id, status, 0, is_whole, 0, text.size()}, std::as_bytes(std::span(text.data(), text.size())));
+}
+
 void manager::answer(const call &c, int status, std::uint64_t arg, std::uint64_t off)
 {
 	answer(*c.from, {c.head.id, status, 0, arg, off, 0}, {});

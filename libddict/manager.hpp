@@ -125,7 +125,6 @@ private:
 				    const call &c) noexcept;
 	void send_visited(request &head, bytes answer) noexcept;
 	void visited(call &c);
-	void answer_text(client &to, std::uint64_t id, int status, std::string_view why, bool is_whole = false);
 	void fail_job(job &j, int status, std::string_view why);
 	void look_at_jobs(bool is_idle);
 	bool end_jobs();
@@ -170,8 +169,6 @@ private:
 	void restore(const call &c);
 	void commit_restored(const call &c);
 	void flush_log(const call &c);
-	void answer_text(const call &c, int status, const char *text);
-	void answer_text(client &to, std::uint64_t id, int status, const char *text);
 
 	// waiting.cpp
 	void park(const call &c, bytes msg, ch::message *owner, outcome why);
@@ -181,6 +178,12 @@ private:
 
 	void answer(const call &c, int status, std::uint64_t arg = 0, std::uint64_t off = 0);
 	void answer(client &to, reply head, bytes body);
+	// text says why. is_whole: it names the manager already.
+	void answer_text(client &to, std::uint64_t id, int status, std::string_view text, bool is_whole = false);
+	void answer_text(const call &c, int status, std::string_view text)
+	{
+		answer_text(*c.from, c.head.id, status, text);
+	}
 	bool send(client &to, const void *msg, std::size_t len);
 	template <class Fill> void answer_page(const call &c, Fill &&fill);
 	client *find_client(std::uint64_t id);

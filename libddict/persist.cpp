@@ -32,22 +32,10 @@ void manager::keep_files()
 {
 	for (const persister::answer &a : persister_->work()) {
 		if (client *to = find_client(a.client))
-			answer_text(*to, a.id, a.status, a.text.c_str());
+			answer_text(*to, a.id, a.status, a.text);
 		else if (a.status < 0)
 			std::fprintf(stderr, "ddict: manager %u: %s\n", index_, a.text.c_str());
 	}
-}
-
-void manager::answer_text(client &to, std::uint64_t id, int status, const char *text)
-{
-	const std::size_t len = std::min(std::strlen(text), inline_value_max);
-
-	answer(to, {id, status, 0, 0, 0, len}, std::as_bytes(std::span(text, len)));
-}
-
-void manager::answer_text(const call &c, int status, const char *text)
-{
-	answer_text(*c.from, c.head.id, status, text);
 }
 
 manager::outcome manager::persist(const call &c)
@@ -109,7 +97,7 @@ void manager::commit_restored(const call &c)
 		mirror_all(&next_, store_, op::mirror_put, store_.oldest(), newest_);
 	}
 	if (status < 0)
-		return answer_text(c, status, text.c_str());
+		return answer_text(c, status, text);
 	answer(c, 0, newest_);
 }
 

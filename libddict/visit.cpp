@@ -37,7 +37,7 @@ manager::outcome manager::visit(call &c)
 	const auto fn = reinterpret_cast<ddict_visitor>(address_of(h, why));
 
 	if (!fn)
-		return answer_text(*c.from, c.head.id, -ENOENT, why), outcome::answered;
+		return answer_text(c, -ENOENT, why), outcome::answered;
 	if (jobs_.size() >= jobs_max)
 		return outcome::on_any;
 	job &j = jobs_.emplace_back();
@@ -59,7 +59,7 @@ manager::outcome manager::visit(call &c)
 	if (j.pid < 0) {
 		store_.end_reading();
 		jobs_.pop_back();
-		answer_text(*c.from, c.head.id, -EAGAIN, "no process can be forked to run the function");
+		answer_text(c, -EAGAIN, "no process can be forked to run the function");
 	}
 	return outcome::answered;
 }
@@ -112,6 +112,8 @@ void manager::run_visit(std::uint64_t secret, pid_t parent, ddict_visitor fn, co
 		ddict_visit::state s{store_, c.head.at, newest_, index_, nr_managers_, 0, nullptr, nullptr, {}, 0, {}, {}};
 		ddict_visit v(s);
 
+		if (h.end > h.first + 1)
+			connect(dir_)->map_lazily(); // others are asked one thing
 		core.set_checkpoint(c.head.at);
 		s.ask(core, h, arg);
 		fn(v, arg);
@@ -151,11 +153,6 @@ void manager::send_visited(request &head, bytes answer) noexcept
 	ch_channel_send(requests_.get(), small, sizeof(head) + answer.size(), CH_FOREVER);
 }
 
-void manager::answer_text(client &to, std::uint64_t id, int status, std::string_view why, bool is_whole)
-{
-	answer(to, {id, status, 0, is_whole, 0, why.size()}, std::as_bytes(std::span(why.data(), why.size())));
-}
-
 // A child has done what it was for. It ends by itself, and is looked for later.
 void manager::visited(call &c)
 {
@@ -171,10 +168,8 @@ void manager::visited(call &c)
 	if (!c.from)
 		return;
 	if (status < 0) {
-		const bytes why = c.value.first(std::min(c.value.size(), inline_value_max));
-
 		return answer_text(*c.from, j->call, static_cast<int>(std::max<std::int64_t>(status, -4095)),
-				   {reinterpret_cast<const char *>(why.data()), why.size()}, c.head.flags != 0);
+				   {reinterpret_cast<const char *>(c.value.data()), c.value.size()}, c.head.flags != 0);
 	}
 	if (store_.is_torn())
 		return answer(c, -ENOMEM);
