@@ -256,7 +256,7 @@ int ch_ddict_get_stats(ch_ddict *dict, int manager, ch_ddict_stats *out_stats)
 		const ch::ddict_stats s = dict->core.directed(static_cast<unsigned>(manager)).stats().at(0);
 
 		*out_stats = {s.memory,  s.used,    s.largest, s.keys,   s.clients, s.pinned,
-			      s.waiting, s.evicted, s.expired, s.oldest, s.newest, s.deaths, s.lost};
+			      s.waiting, s.evicted, s.expired, s.oldest, s.newest, s.single, s.deaths, s.lost};
 		return 0;
 	});
 }
@@ -268,7 +268,9 @@ int ch_ddict_get_op_stats(ch_ddict *dict, int manager, const char *op, ch_ddict_
 
 		for (const ch::ddict_op_stats &o : all.at(0).ops)
 			if (std::strcmp(o.name, op) == 0) {
-				*out_stats = {o.count, o.p50_ns, o.p99_ns, o.max_ns};
+				*out_stats = {o.count, o.p50_ns, o.p99_ns, o.max_ns, o.buckets.size(), {}};
+				for (std::size_t b = 0; b < o.buckets.size(); b++)
+					out_stats->buckets[b] = {o.buckets[b].below_ns, o.buckets[b].count};
 				return 0;
 			}
 		return failed(ENOENT, "ddict: this operation was not called");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // statistics.cpp - what the managers say about themselves.
 #include "connection.hpp"
+#include <ddict/ddict.h>
 
 namespace ch {
 
@@ -61,13 +62,20 @@ static std::uint64_t quantile(const dd::op_stats &s, double share)
 
 static ddict_stats readable(const dd::manager_stats &m)
 {
-	ddict_stats s{m.memory,  m.used,    m.largest, m.keys,   m.clients, m.pinned, m.waiting,
-		      m.evicted, m.expired, m.oldest,  m.newest, 0,         0,        {}};
+	static_assert(dd::nr_buckets == CH_DDICT_BUCKETS);
+	ddict_stats s{m.memory,  m.used,   m.largest, m.keys,   m.clients, m.pinned, m.waiting, m.evicted,
+		      m.expired, m.oldest, m.newest,  m.single, 0,         0,        {}};
 
-	for (unsigned o = 1; o < static_cast<unsigned>(op::mirror_begin); o++)
-		if (m.ops[o].count)
-			s.ops.push_back({name_of(o), m.ops[o].count, quantile(m.ops[o], 0.5), quantile(m.ops[o], 0.99),
-					 quantile(m.ops[o], 1)});
+	for (unsigned o = 1; o < static_cast<unsigned>(op::mirror_begin); o++) {
+		const dd::op_stats &of = m.ops[o];
+
+		if (!of.count)
+			continue;
+		s.ops.push_back({name_of(o), of.count, quantile(of, 0.5), quantile(of, 0.99), quantile(of, 1), {}});
+		for (unsigned b = 0; b < dd::nr_buckets; b++)
+			if (of.timed[b])
+				s.ops.back().buckets.push_back({dd::floor_of(b + 1), of.timed[b]});
+	}
 	return s;
 }
 

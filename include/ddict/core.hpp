@@ -60,11 +60,17 @@ struct ddict_position {
 	std::uint64_t manager = 0, slot = 0;
 };
 
-// What one operation took in a manager.
+// Calls that took less than so long, and no less than those of the bucket before.
+struct ddict_bucket {
+	std::uint64_t below_ns, count;
+};
+
+// What one operation took in a manager, from its receiving to its answer: of one call in sixteen.
 struct ddict_op_stats {
-	const char *name; // "put", "get"...
-	std::uint64_t count;
-	std::uint64_t p50_ns, p99_ns, max_ns; // of one call in sixteen, from the manager's receiving to its answer
+	const char *name;    // "put", "get"...
+	std::uint64_t count; // of all calls
+	std::uint64_t p50_ns, p99_ns, max_ns;
+	std::vector<ddict_bucket> buckets; // that are not empty, shortest first; at most 64
 };
 
 // One manager's, at its moment.
@@ -77,6 +83,7 @@ struct ddict_stats {
 	std::uint64_t waiting; // calls that wait for a value, memory, or a checkpoint
 	std::uint64_t evicted, expired;
 	std::uint64_t oldest, newest; // checkpoints
+	std::uint64_t single;         // copies of keys, its own and its neighbour's, that there was no room for
 	std::uint64_t deaths, lost;   // of processes that were this manager, and the keys that went with them
 	std::vector<ddict_op_stats> ops;
 };

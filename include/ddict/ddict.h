@@ -247,15 +247,22 @@ struct ch_ddict_stats {
 	uint64_t memory, used, largest;            /* bytes: all, in use, of the largest value that there is room for */
 	uint64_t keys, clients, pinned, waiting;   /* pinned: values read in place; waiting: calls */
 	uint64_t evicted, expired, oldest, newest; /* keys; checkpoints */
+	uint64_t single;                           /* copies of keys that there was no room for, with 2 replicas */
 	uint64_t deaths, lost;                     /* processes that were this manager; keys that went with them */
 };
 /* ch_ddict_get_stats - of one manager. */
 CH_API int ch_ddict_get_stats(struct ch_ddict *dict, int manager, struct ch_ddict_stats *out_stats);
 
-/* What one operation took in a manager, from its receiving to its answer. */
+/* What one operation took in a manager, from its receiving to its answer: of one call in sixteen. */
+#define CH_DDICT_BUCKETS 64
+struct ch_ddict_bucket {
+	uint64_t below_ns, count; /* calls that took less than so long, and no less than those of the bucket before */
+};
 struct ch_ddict_op_stats {
-	uint64_t count;                  /* calls */
-	uint64_t p50_ns, p99_ns, max_ns; /* of one call in sixteen */
+	uint64_t count; /* of all calls */
+	uint64_t p50_ns, p99_ns, max_ns;
+	uint64_t nr_buckets; /* that are not empty, shortest first: */
+	struct ch_ddict_bucket buckets[CH_DDICT_BUCKETS];
 };
 /* ch_ddict_get_op_stats - of one manager and operation: "put", "get"... -ENOENT if it was not called. */
 CH_API int ch_ddict_get_op_stats(struct ch_ddict *dict, int manager, const char *op, struct ch_ddict_op_stats *out_stats);

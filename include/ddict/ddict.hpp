@@ -108,6 +108,14 @@ public:
 		core_.pop(encoded(key), [&](bytes b) { v.emplace(ddict_codec<V>::read(b)); });
 		return v;
 	}
+	// Removes some key and gives it with its value; nothing if there is none.
+	std::optional<value_type> pop_item() const
+	{
+		for (const K &key : keys())
+			if (std::optional<V> v = pop(key))
+				return value_type(key, std::move(*v));
+		return std::nullopt;
+	}
 	// The value where it lies, as bytes.
 	std::optional<ddict_view> view(const K &key) const { return core_.view(encoded(key)); }
 	// Puts more behind the string there; its new length.

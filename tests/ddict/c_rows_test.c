@@ -187,8 +187,45 @@ Test(ddict_c_rows, lives_memory_and_figures)
 	cr_assert(s.expired == 1 && s.deaths == 0 && s.lost == 0 && s.keys == n);
 	cr_assert_eq(ch_ddict_get_op_stats(d, 0, "contains", &op), 0);
 	cr_assert(op.count > 0 && op.p50_ns <= op.p99_ns && op.p99_ns <= op.max_ns);
+	cr_assert(op.nr_buckets > 0 && op.buckets[op.nr_buckets - 1].below_ns == op.max_ns);
 	cr_assert_eq(ch_ddict_get_op_stats(d, 0, "append", &op), -ENOENT);
 	attr.max_memory = 1 << 19;
 	cr_assert_eq(ch_ddict_create(&attr, &d), -EINVAL);
 	ch_ddict_destroy(d);
+}
+
+Test(ddict_c_rows, checkpoints_persist_when_they_retire)
+{
+	struct ch_ddict_attr attr = CH_DDICT_ATTR_INIT;
+	char dir[] = "/var/tmp/ddict-rows-\0\0\0\0\0\0", command[64], buf[8];
+	struct ch_ddict *d = NULL;
+	uint64_t ids[4];
+
+	memset(dir + strlen(dir), 'X', 6);
+	cr_assert_not_null(mkdtemp(dir));
+	attr.managers = 2;
+	attr.persist_path = dir;
+	attr.persist_freq = 2;
+	attr.persist_count = 1;
+	cr_assert_eq(ch_ddict_create(&attr, &d), 0, "%s", ch_ddict_errmsg());
+	for (int64_t c = 0; c < 6; c++) {
+		for (uint32_t key = 0; key < 40; key++)
+			cr_assert_eq(ch_ddict_put(d, &key, sizeof(key), &c, sizeof(c), NULL), 0, "%s", ch_ddict_errmsg());
+		cr_assert_eq(ch_ddict_checkpoint(d), c + 1);
+	}
+	while (ch_ddict_get_persisted(d, ids, 4) != 1 || ids[0] != 4)
+		;
+	ch_ddict_destroy(d);
+	attr = (struct ch_ddict_attr)CH_DDICT_ATTR_INIT;
+	attr.managers = 3;
+	attr.persist_path = dir;
+	attr.flags = CH_DDICT_RESTORE;
+	attr.restore_from = CH_DDICT_NEWEST;
+	cr_assert_eq(ch_ddict_create(&attr, &d), 0, "%s", ch_ddict_errmsg());
+	cr_assert_eq(ch_ddict_size(d), 40);
+	cr_assert_eq(ch_ddict_get(d, (uint32_t[]){ 39 }, 4, buf, sizeof(buf)), 8);
+	cr_assert_eq(buf[0], 4);
+	ch_ddict_destroy(d);
+	snprintf(command, sizeof(command), "rm -r %s", dir);
+	cr_assert_eq(system(command), 0);
 }

@@ -89,6 +89,32 @@ Test(ddict_more, pop_gives_the_value_and_takes_the_key)
 	cr_assert_eq(d.size(), 0u);
 }
 
+Test(ddict_more, pop_item_takes_each_pair_once)
+{
+	ddict<int, std::string> d({.managers = 3});
+	std::vector<std::pair<int, std::string>> here, there;
+	std::set<int> keys;
+	const auto take_all = [&](auto &to) {
+		while (auto one = d.pop_item())
+			to.push_back(std::move(*one));
+	};
+
+	cr_assert(!d.pop_item());
+	for (int i = 0; i < 300; i++)
+		d.put(i, std::to_string(i));
+	std::thread other([&] { take_all(there); });
+
+	take_all(here);
+	other.join();
+	cr_assert_eq(here.size() + there.size(), 300u);
+	for (const auto *some : {&here, &there})
+		for (const auto &[k, v] : *some) {
+			cr_assert_eq(v, std::to_string(k));
+			cr_assert(keys.insert(k).second);
+		}
+	cr_assert_eq(d.size(), 0u);
+}
+
 Test(ddict_more, append_grows_a_value_piece_by_piece)
 {
 	text_dict d({.managers = 1});
@@ -356,7 +382,7 @@ Test(ddict_more, what_is_put_everywhere_is_with_every_manager)
 Test(ddict_more, statistics_count_what_was_done)
 {
 	ddict<int, std::string> d({.managers = 2, .memory = 8 << 20});
-	std::uint64_t puts = 0, keys = 0;
+	std::uint64_t puts = 0, keys = 0, shorter = 0, timed = 0;
 
 	for (int i = 0; i < 500; i++)
 		d.put(i, std::string(1000, 'x'));
@@ -370,6 +396,14 @@ Test(ddict_more, statistics_count_what_was_done)
 			if (!strcmp(o.name, "put")) {
 				puts += o.count;
 				cr_assert(o.p50_ns > 0 && o.p50_ns <= o.p99_ns && o.p99_ns <= o.max_ns);
+				cr_assert_eq(o.buckets.back().below_ns, o.max_ns);
+				for (const ch::ddict_bucket &b : o.buckets) {
+					cr_assert(b.count > 0 && b.below_ns > shorter);
+					shorter = b.below_ns;
+					timed += b.count;
+				}
+				cr_assert_eq(std::exchange(timed, 0), (o.count + 15) / 16);
+				shorter = 0;
 			}
 	}
 	cr_assert_eq(puts, 500u);

@@ -175,6 +175,7 @@ Test(ddict_replica, a_full_neighbour_holds_up_nobody)
 
 		fill_up(1, 0);
 		fill_up(0, 1000000);
+		cr_assert_gt(d.stats()[0].single + d.stats()[1].single, 0u);
 		for (const auto &[k, v] : model)
 			cr_assert_eq(d.manager(k < 1000000 ? 1 : 0).get(k), v);
 		kill_manager(d.core(), 0);
