@@ -20,7 +20,7 @@ constexpr std::size_t ask_first = 64, ask_max = 1024; // keys in one request
 // Sends packed records in one message. False if there is no block for them.
 bool start_pack(connection &conn, call &c, unsigned m, outgoing out, bytes records)
 {
-	const auto copy = [&](std::span<std::byte> to) { std::memcpy(to.data(), records.data(), to.size()); };
+	const copied copy{records};
 	const ddict_core::value_writer write = copy;
 
 	try {
@@ -266,12 +266,7 @@ void asker::settle(const sink_ref &sink)
 } // namespace dd
 
 ddict_core::put_batch::put_batch(const ddict_core &d, const ddict_put &how)
-    : b_(std::make_unique<dd::batch>(d.conn(),
-				     d.fitted({.what = dd::op::put,
-					       .arg = how.ttl.count() > 0 ? static_cast<std::uint64_t>(how.ttl.count())
-									  : 0,
-					       .flags = how.persistent ? dd::put_persistent : 0}),
-				     d.directed_))
+    : b_(std::make_unique<dd::batch>(d.conn(), d.fitted(dd::put_of(how)), d.directed_))
 {
 }
 ddict_core::put_batch::~put_batch() = default;

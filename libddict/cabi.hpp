@@ -2,6 +2,7 @@
 // cabi.hpp - what the files of the C functions share.
 #pragma once
 #include "directory.hpp"
+#include "wire.hpp"
 #include <ddict/core.hpp>
 #include <ddict/ddict.h>
 #include <cstdio>
@@ -44,16 +45,6 @@ template <class F> auto guarded(bool is_possible, F &&f) noexcept -> decltype(f(
 		return failed(EINVAL, e.what());
 	}
 }
-
-// Writes bytes that are there already.
-struct copied {
-	std::span<const std::byte> from;
-	void operator()(std::span<std::byte> to) const
-	{
-		if (!from.empty())
-			std::memcpy(to.data(), from.data(), from.size());
-	}
-};
 
 // Takes a value into a caller's buffer.
 struct into {

@@ -25,20 +25,16 @@ static bool run(connection &conn, dd::call &c, unsigned m, const outgoing &out)
 	return dd::is_good(conn, m, conn.run(c, m, out).status);
 }
 
-static std::uint32_t flags_of(const ddict_put &how)
-{
-	return how.persistent ? dd::put_persistent : 0;
-}
-
 static outgoing put_of(std::span<const std::byte> key, std::size_t len, const ddict_core::value_writer &write,
 		       const ddict_put &how, std::uint32_t flags = 0)
 {
-	return {.what = op::put,
-		.key = key,
-		.arg = how.ttl.count() > 0 ? static_cast<std::uint64_t>(how.ttl.count()) : 0,
-		.flags = flags | flags_of(how),
-		.vlen = len,
-		.write = &write};
+	outgoing out = dd::put_of(how);
+
+	out.key = key;
+	out.flags |= flags;
+	out.vlen = len;
+	out.write = &write;
+	return out;
 }
 
 void ddict_core::put(bytes key, std::size_t len, value_writer write, const ddict_put &how) const
@@ -75,17 +71,7 @@ struct both_values {
 	void operator()(std::span<std::byte> to) const
 	{
 		write(to.first(len));
-		if (!expected.empty())
-			std::memcpy(to.data() + len, expected.data(), expected.size());
-	}
-};
-
-struct copy_of {
-	ddict_core::bytes from;
-	void operator()(std::span<std::byte> to) const
-	{
-		if (!from.empty())
-			std::memcpy(to.data(), from.data(), from.size());
+		dd::copied{expected}(to.subspan(len));
 	}
 };
 
@@ -200,7 +186,6 @@ ddict_view ddict_core::view_of(std::unique_ptr<pending> p)
 	ddict_view v;
 
 	v.p_ = std::move(p);
-	v.p_->is_view = true;
 	return v;
 }
 
@@ -245,7 +230,7 @@ std::uint64_t ddict_core::fetch_add(bytes key, ddict_number kind, std::uint64_t 
 
 ddict_call ddict_core::start_append(bytes key, bytes more) const
 {
-	const copy_of copy{more};
+	const dd::copied copy{more};
 	const value_writer w = copy;
 
 	return begin(fitted({.what = op::append, .key = key, .vlen = more.size(), .write = &w}));
@@ -253,7 +238,7 @@ ddict_call ddict_core::start_append(bytes key, bytes more) const
 
 std::uint64_t ddict_core::append(bytes key, bytes more) const
 {
-	const copy_of copy{more};
+	const dd::copied copy{more};
 	const value_writer w = copy;
 	dd::call c;
 
@@ -263,7 +248,7 @@ std::uint64_t ddict_core::append(bytes key, bytes more) const
 
 ddict_call ddict_core::start_wait_for(bytes key, bytes value) const
 {
-	const copy_of copy{value};
+	const dd::copied copy{value};
 	const value_writer w = copy;
 
 	return begin(fitted({.what = op::wait_for, .key = key, .vlen = value.size(), .write = &w}));
@@ -271,7 +256,7 @@ ddict_call ddict_core::start_wait_for(bytes key, bytes value) const
 
 void ddict_core::wait_for(bytes key, bytes value) const
 {
-	const copy_of copy{value};
+	const dd::copied copy{value};
 	const value_writer w = copy;
 	dd::call c;
 

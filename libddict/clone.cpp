@@ -63,10 +63,7 @@ void copier::copy(const dd::entry &e)
 	}
 	for (; !all.empty(); all.pop_back()) {
 		const dd::version &v = *all.back();
-		const auto write = [&](std::span<std::byte> to) {
-			if (!to.empty())
-				std::memcpy(to.data(), v.value, to.size());
-		};
+		const dd::copied write{v.val()};
 		ddict_put how{.persistent = v.is_persistent};
 
 		if (e.expires)

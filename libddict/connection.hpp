@@ -69,6 +69,14 @@ struct outgoing {
 	bool is_patient = true;                          // looks for memory that the dead still hold before ENOSPC
 };
 
+// A put of this kind, without its key and value.
+inline outgoing put_of(const ddict_put &how)
+{
+	return {.what = op::put,
+		.arg = how.ttl.count() > 0 ? static_cast<std::uint64_t>(how.ttl.count()) : 0,
+		.flags = how.persistent ? put_persistent : 0};
+}
+
 class connection {
 public:
 	explicit connection(const descriptor &d);

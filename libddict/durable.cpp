@@ -106,8 +106,7 @@ void ddict_core::restore(std::uint64_t id) const
 
 std::optional<std::uint64_t> ddict_core::advance() const
 {
-	const std::uint64_t here =
-		ask_all({.what = op::checkpoints}, [](std::uint64_t a, std::uint64_t b) { return std::max(a, b); });
+	const std::uint64_t here = newest_checkpoint();
 
 	for (const std::uint64_t id : persisted_ids())
 		if (id > here) {

@@ -10,7 +10,6 @@
 // A manager that begins in a dead one's place asks the next manager for the copies, and the previous one for all its
 // keys, of which the dead one had the copies. Until it has its own keys it only listens.
 #include "manager.hpp"
-#include <algorithm>
 
 namespace ch::dd {
 
@@ -254,15 +253,9 @@ void manager::take_copy(call &c, store &into)
 // All versions of all keys, older ones first.
 void manager::mirror_all(ch::channel *to, store &from, op what, std::uint64_t oldest, std::uint64_t newest)
 {
-	for (std::uint64_t at = 0; const entry *e = from.next(at);) {
-		std::vector<const version *> all;
-
-		for (const version *v = &e->v; v; v = v->older.get())
-			all.push_back(v);
-		std::reverse(all.begin(), all.end());
-		for (const version *v : all)
+	for (std::uint64_t at = 0; const entry *e = from.next(at);)
+		for (const version *v : versions_of(*e))
 			post(to, what, e->key(), v, e->expires, nullptr, {0, oldest, newest});
-	}
 }
 
 void manager::refill(const call &c)

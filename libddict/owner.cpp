@@ -4,12 +4,10 @@
 #include "connection.hpp"
 #include "manager.hpp"
 #include <algorithm>
-#include <csignal>
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 namespace ch::dd {
 
@@ -170,24 +168,11 @@ void owner::make_shards(unsigned nr, std::size_t memory, std::size_t max_memory,
 	}
 }
 
-// Signals are for the application's threads.
-static std::unique_ptr<std::thread> quiet_thread(void (owner::*run)() noexcept, owner *o)
-{
-	sigset_t all, before;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	auto t = std::make_unique<std::thread>(run, o);
-
-	pthread_sigmask(SIG_SETMASK, &before, nullptr);
-	return t;
-}
-
 void owner::start_managers()
 {
 	for (unsigned m = 0; m < shards_.size(); m++)
 		start_manager(m);
-	watcher_ = quiet_thread(&owner::watch, this);
+	watcher_ = std::make_unique<std::thread>(quiet_thread([this] { watch(); }));
 	// Until it has begun: a child forked while a thread begins may find locks of the allocator taken for ever.
 	std::unique_lock<std::mutex> lock(lock_);
 

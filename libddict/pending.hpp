@@ -10,7 +10,6 @@ struct pending {
 	dd::call call;
 	std::int64_t until = -1;
 	bool is_done = false;
-	bool is_view = false; // holds a value that its owner reads
 	int status = 0;
 
 	pending() = default;

@@ -155,14 +155,8 @@ void persister::append(bytes key, const entry &e, const version &v)
 // All its versions, the oldest first.
 void persister::show_base(const entry &e)
 {
-	std::vector<const version *> all;
-
-	for (const version *v = &e.v; v; v = v->older.get())
-		all.push_back(v);
-	while (!all.empty()) {
-		append(e.key(), e, *all.back());
-		all.pop_back();
-	}
+	for (const version *v : versions_of(e))
+		append(e.key(), e, *v);
 }
 
 void persister::step_base()

@@ -59,6 +59,9 @@ struct entry {
 	bytes key() const { return {v.addr, klen}; }
 };
 
+// All versions of a key, the oldest first.
+std::vector<const version *> versions_of(const entry &e);
+
 // What a put says beside key and value.
 struct manner {
 	std::uint64_t at = 0;

@@ -6,6 +6,16 @@
 
 namespace ch::dd {
 
+std::vector<const version *> versions_of(const entry &e)
+{
+	std::vector<const version *> all;
+
+	for (const version *v = &e.v; v && v->addr; v = v->older.get())
+		all.push_back(v);
+	std::reverse(all.begin(), all.end());
+	return all;
+}
+
 const version *store::seen(const entry &e, std::uint64_t at)
 {
 	for (const version *v = &e.v; v && v->addr; v = v->older.get())

@@ -89,8 +89,7 @@ ddict_call ddict_core::start_visit(const dd::visit_head &head, bytes arg) const
 {
 	const auto copy = [&](std::span<std::byte> to) {
 		std::memcpy(to.data(), &head, sizeof(head));
-		if (!arg.empty())
-			std::memcpy(to.data() + sizeof(head), arg.data(), arg.size());
+		dd::copied{arg}(to.subspan(sizeof(head)));
 	};
 	const value_writer w = copy;
 

@@ -175,6 +175,16 @@ template <class T> T load(const void *from)
 	return v;
 }
 
+// Writes bytes that are there already.
+struct copied {
+	bytes from;
+	void operator()(std::span<std::byte> to) const
+	{
+		if (!from.empty())
+			std::memcpy(to.data(), from.data(), from.size());
+	}
+};
+
 // Appends records to a message. Keeps its memory when it is cut short.
 class packer {
 public:

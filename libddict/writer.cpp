@@ -15,7 +15,14 @@ struct ddict_core::writer::state {
 	unsigned manager;
 
 	state(const ddict_core &d, bytes k) : core(d), key(k.begin(), k.end()), manager(d.manager_for(k)) {}
-	dd::outgoing out() const { return core.fitted({.what = dd::op::put, .key = key, .vlen = len}); }
+	dd::outgoing out(const ddict_put &how = {}) const
+	{
+		dd::outgoing o = core.fitted(dd::put_of(how));
+
+		o.key = key;
+		o.vlen = len;
+		return o;
+	}
 	void reserve(std::size_t more);
 };
 
@@ -71,11 +78,9 @@ void ddict_core::writer::commit(const ddict_put &how)
 		dd::refuse(EINVAL, "ddict: this value was committed");
 	const std::unique_ptr<state> s = std::move(s_);
 	dd::connection &co = s->core.conn();
-	dd::outgoing out = s->out();
+	const dd::outgoing out = s->out(how);
 	dd::call c;
 
-	out.arg = how.ttl.count() > 0 ? static_cast<std::uint64_t>(how.ttl.count()) : 0;
-	out.flags = how.persistent ? dd::put_persistent : 0;
 	co.start_claimed(c, s->manager, out, s->room);
 	dd::is_good(co, s->manager, co.wait(c, out.until).status);
 }

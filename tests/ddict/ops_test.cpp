@@ -128,6 +128,47 @@ Test(ddict_ops, keys_and_values_may_be_any_type_of_the_archive)
 	cr_assert_eq(got.at("a").y, 2);
 }
 
+// As "#rrggbb", for whoever reads it in another language.
+struct colour {
+	unsigned rgb;
+	bool operator==(const colour &) const = default;
+};
+template <> struct ch::ddict_codec<colour> {
+	static std::size_t size(const colour &) { return 7; }
+	static void write(std::span<std::byte> to, const colour &c)
+	{
+		char text[16];
+
+		snprintf(text, sizeof(text), "#%06x", c.rgb & 0xffffff);
+		memcpy(to.data(), text, to.size());
+	}
+	static colour read(std::span<const std::byte> from)
+	{
+		const std::string text(reinterpret_cast<const char *>(from.data()), from.size());
+
+		return {static_cast<unsigned>(std::stoul(text.substr(1), nullptr, 16))};
+	}
+};
+
+Test(ddict_ops, one_dictionary_holds_several_types_and_codecs_of_ones_own)
+{
+	const ddict<std::string, std::string> texts({.managers = 2});
+	const ddict<std::string, colour> colours(texts.core());
+	const ddict<colour, double> weights(texts.core());
+	const ddict<std::string, long> numbers(texts.core());
+
+	colours.put("sky", {0x87ceeb});
+	weights.put({0xff}, 0.5);
+	cr_assert_eq(numbers.fetch_add("n", 3), 0);
+	cr_assert_eq(texts.size(), 3u);
+	cr_assert_eq(texts.get("sky"), "#87ceeb");
+	cr_assert(texts.contains("#0000ff"));
+	cr_assert(colours.get("sky") == colour{0x87ceeb});
+	cr_assert_eq(weights.get({0xff}), 0.5);
+	cr_assert_eq(numbers.get("n"), 3);
+	cr_assert_throw(numbers.get("sky"), ch::archive_error);
+}
+
 Test(ddict_ops, fetch_add_gives_the_number_from_before)
 {
 	ddict<std::string, std::int64_t> d({.managers = 2});
