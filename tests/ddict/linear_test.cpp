@@ -218,7 +218,7 @@ Test(ddict_linear, every_key_is_linearizable)
 	check_rounds({.managers = 2}, 15, false);
 }
 
-Test(ddict_linear, with_two_replicas_also_when_a_manager_is_killed, .disabled = NOT_UNDER_ASAN)
+Test(ddict_linear, with_two_replicas_also_when_a_manager_is_killed)
 {
 	check_rounds({.managers = 2, .replicas = 2}, 15, true);
 }

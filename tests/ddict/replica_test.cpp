@@ -5,7 +5,7 @@
 #include <atomic>
 #include <map>
 
-TestSuite(ddict_replica, .disabled = NOT_UNDER_ASAN, .timeout = 10 * WATCHDOG_S);
+TestSuite(ddict_replica, .timeout = 10 * WATCHDOG_S);
 
 static void kill_manager(const ch::ddict_core &d, unsigned m)
 {
