@@ -2,8 +2,8 @@
 # Benchmarks: every perf/*_bench is a Google Benchmark program over the public API. `make perf` runs them.
 BENCHES =
 if HAVE_BENCHMARK
-BENCHES += perf/channel_bench perf/ddict_bench perf/memory_bench perf/pool_bench perf/pollset_bench perf/stream_bench
-BENCHES += perf/channel_bench perf/ddict_bench perf/pool_bench perf/pollset_bench perf/stream_bench perf/sync_bench
+BENCHES += perf/channel_bench perf/ddict_bench perf/memory_bench perf/pool_bench perf/pollset_bench perf/stream_bench \
+	perf/sync_bench
 endif
 noinst_PROGRAMS += $(BENCHES)
 
