@@ -232,7 +232,7 @@ void core::commit_task(task *t) noexcept
 {
 	const ticket tk{t->slot, t->serial};
 	const priority level = recs_[t->slot].level; // ours until it is queued, as the next
-	const bool is_short = !recs_[t->slot].block;
+	const bool is_short = room_->slot_at(tk.slot).len <= slot::inline_max;
 	std::uint64_t mine = drafted(t->serial);
 
 	if (count_modules() > nr_modules_.load(std::memory_order_relaxed)) [[unlikely]] // read again in there
