@@ -74,7 +74,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct ch_descr d;
 
 	(void)at_exit;
-	memcpy(text, data, size < 1024 ? size : 1024);
+	if (size) /* without, there may be no data */
+		memcpy(text, data, size < 1024 ? size : 1024);
 	try_text(text);
 	memcpy(text, "ch:", 3);
 	try_text(text);
