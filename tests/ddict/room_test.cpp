@@ -50,7 +50,8 @@ Test(ddict_room, a_batch_waits_too)
 Test(ddict_room, keys_that_were_not_used_for_longest_make_room)
 {
 	for (const std::size_t len : {100, 440, 3000, 100000, 700000}) {
-		text_dict d({.managers = 1, .memory = 4 << 20, .when_full = ch::ddict_full::evict});
+		const std::size_t memory = len < 10000 ? 1 << 20 : 4 << 20;
+		text_dict d({.managers = 1, .memory = memory, .when_full = ch::ddict_full::evict});
 		const int stride = static_cast<int>(2000 / len) + 1; // figures cost more than a put
 		int n = 0;
 
