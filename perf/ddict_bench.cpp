@@ -265,11 +265,13 @@ void add_small_rows()
 // Beside other people's servers, one at a time and 64 in one write.
 void add_peer_rows()
 {
-	for (const auto &[p, who] : {std::pair(peer::redis, "redis"), std::pair(peer::memcached, "memcached")}) {
+	for (const peer p : {peer::redis, peer::memcached}) {
+		const char *who = p == peer::redis ? "redis" : "memcached";
+
 		if (!is_installed(p))
 			continue;
 		for (const std::size_t len : {std::size_t{64}, std::size_t{65536}}) {
-			const auto add = [&, p = p](const char *what, bool is_get, std::size_t ahead, auto subject) {
+			const auto add = [&](const char *what, bool is_get, std::size_t ahead, auto subject) {
 				add_row({name((std::string(what) + "_beside_" + who).c_str(), len),
 					 std::string("operations/s; baseline: ") + who + (ahead > 1 ? ", 64 in one write" : ""),
 					 [=] { return subject(plan{len}); }, [=] { return ask_peer(p, is_get, len, ahead); }});
