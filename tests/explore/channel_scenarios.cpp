@@ -19,13 +19,6 @@ void begin_blocks()
 	forget_evidence();
 }
 
-void end_drained()
-{
-	require_delivery(true);
-	require_empty_ring(process_of(0).ch.r);
-	require_free_pool(1);
-}
-
 void send_some(int n)
 {
 	for (int i = 0; i < n; i++)

@@ -28,13 +28,6 @@ void begin_ending()
 	forget_evidence();
 }
 
-void end_drained()
-{
-	require_delivery(true);
-	require_empty_ring(process_of(0).ch.r);
-	require_free_pool(1);
-}
-
 // Nobody was left to receive: what lies in the channel may stay there.
 void end_swept()
 {

@@ -204,4 +204,14 @@ void require_delivery(bool is_drained)
 	require(lost <= 1, "messages were lost");
 }
 
+void end_drained()
+{
+	require_delivery(true);
+	if (!process_of(0).ch.r.is_spsc)
+		require_empty_ring(process_of(0).ch.r);
+	require_free_pool(1);
+}
+
+void end_delivered() { require_delivery(false); }
+
 } // namespace ch::explore

@@ -37,4 +37,14 @@ int got_from(int sender); // how many messages of it this thread has received
 // in hand. With is_drained: what was sent was received.
 void require_delivery(bool is_drained);
 
+// How scenarios of a channel begin and end.
+template <u32 flags, u32 capacity = 2, u32 urgent = 0> void begin()
+{
+	make_world({.nr_processes = 4, .capacity = capacity, .nr_pages = 4, .allocates = true, .channel_flags = flags,
+		    .urgent_capacity = urgent});
+	forget_evidence();
+}
+void end_drained();   // all was received, and nothing is held
+void end_delivered(); // what was received is right, and the rest may lie in the channel
+
 } // namespace ch::explore

@@ -11,13 +11,6 @@
 namespace ch::explore {
 namespace {
 
-template <u32 flags, u32 capacity = 2, u32 urgent = 0> void begin()
-{
-	make_world({.nr_processes = 4, .capacity = capacity, .nr_pages = 4, .allocates = true, .channel_flags = flags,
-		    .urgent_capacity = urgent});
-	forget_evidence();
-}
-
 // Its process 0 has the role of the sender: one that dies before it has a role leaves nothing to hang up.
 void begin_bound()
 {
@@ -33,19 +26,6 @@ void begin_growing()
 void begin_memory()
 {
 	make_world({.nr_processes = 3, .nr_pages = 4, .allocates = true});
-}
-
-void end_drained()
-{
-	require_delivery(true);
-	if (!process_of(0).ch.r.is_spsc)
-		require_empty_ring(process_of(0).ch.r);
-	require_free_pool(1);
-}
-
-void end_swept()
-{
-	require_delivery(false);
 }
 
 void end_memory()
@@ -254,7 +234,7 @@ const scenario list[] = {
 		 some(send_one, 2);
 		 leave();
 	 },
-	 end_swept, 1},
+	 end_delivered, 1},
 	{"hangs up: the receiver leaves", 2, usual, begin<HANGS_UP>,
 	 [](int i) {
 		 if (i == 0) {
@@ -266,7 +246,7 @@ const scenario list[] = {
 			 require(rc == 0 || rc == -EPIPE, "a send failed");
 		 }
 	 },
-	 end_swept},
+	 end_delivered},
 	{"one slot, batches of two senders", 3, usual, begin<0, 1>,
 	 [](int i) { i == 2 ? some(receive_one, 4) : batch_out(i == 0 ? 3 : 1); }, end_drained},
 	{"one slot, batches of two receivers", 3, usual, begin<0, 1>,
