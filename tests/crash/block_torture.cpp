@@ -268,44 +268,19 @@ options parse(int argc, char **argv)
 	return o;
 }
 
-void hire(member &m, uint64_t &seeds)
-{
-	m.seed = rnd(&seeds) | 1;
-	m.nr_done = 0;
-	m.point = -1;
-#ifdef CH_CRASH_POINTS
-	if (rnd(&seeds) % 4) {
-		m.point = static_cast<int>(rnd(&seeds) % ch::core::CH_NR_CRASH_POINTS);
-		m.countdown = 1 + static_cast<int>(rnd(&seeds) % 20);
-	}
-#endif
-	const pid_t pid = fork();
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		alarm(WATCHDOG_S);
-		play(m);
-	}
-	m.pid = pid;
-}
-
 /* Kills one of them after a while, or finds one that died of a crash point. True if one was replaced. */
 bool kill_one(const options &o, uint64_t &seeds)
 {
 	member &m = ev->crew[rnd(&seeds) % static_cast<uint64_t>(o.crew)];
 
-	if (!has_ended(m.pid)) {
-		for (uint64_t n = rnd(&seeds) % 4; n > 0; n--)
-			short_nap();
-		if (m.nr_done == 0 && rnd(&seeds) % 8)
-			return false;
-		kill(m.pid, SIGKILL);
-	}
+	if (!torture::strike(m, seeds, 4))
+		return false;
 	const int status = child_end(m.pid);
 	if (status != -SIGKILL) {
 		fprintf(stderr, "a member ended with %d\n", status);
 		ev->bad++;
 	}
-	hire(m, seeds);
+	torture::hire(m, seeds, 20, play);
 	return true;
 }
 
@@ -352,7 +327,7 @@ int main(int argc, char **argv)
 		return 1;
 	ch_channel_get_descr(ch, &ev->channel);
 	for (int i = 0; i < o.crew; i++)
-		hire(ev->crew[i], seeds);
+		torture::hire(ev->crew[i], seeds, 20, play);
 	while (nr < o.kills && ev->bad == 0 && static_cast<double>(now_ns() - begin) < o.seconds * 1e9)
 		nr += kill_one(o, seeds);
 	for (int i = 0; i < o.crew; i++)

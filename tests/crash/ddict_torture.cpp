@@ -45,22 +45,7 @@ void on_crash_point(int id)
 
 void hire(member &m, const round_of &r, uint64_t &seeds)
 {
-	m.seed = rnd(&seeds) | 1;
-	m.nr_done = 0;
-	m.point = -1;
-#ifdef CH_CRASH_POINTS
-	if (rnd(&seeds) % 4) {
-		m.point = static_cast<int>(rnd(&seeds) % ch::core::CH_NR_CRASH_POINTS);
-		m.countdown = 1 + static_cast<int>(rnd(&seeds) % 100);
-	}
-#endif
-	const pid_t pid = fork();
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		alarm(WATCHDOG_S);
-		play(m, r);
-	}
-	m.pid = pid;
+	torture::hire(m, seeds, 100, [&](member &me) { play(me, r); });
 }
 
 void replace(member &m, const round_of &r, uint64_t &seeds)
@@ -77,13 +62,8 @@ bool kill_client(const options &o, const round_of &r, uint64_t &seeds)
 {
 	member &m = ev->crew[rnd(&seeds) % static_cast<uint64_t>(o.crew)];
 
-	if (!has_ended(m.pid)) {
-		for (uint64_t n = rnd(&seeds) % 6; n > 0; n--)
-			short_nap();
-		if (m.nr_done == 0 && rnd(&seeds) % 8)
-			return false;
-		kill(m.pid, SIGKILL);
-	}
+	if (!torture::strike(m, seeds, 6))
+		return false;
 	replace(m, r, seeds);
 	return true;
 }
