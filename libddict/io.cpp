@@ -243,11 +243,10 @@ void sync_directory(const std::string &dir)
 		refuse_file(dir, "cannot be made durable", errno);
 }
 
-void rename_durably(const std::string &dir, const std::string &from, const std::string &to)
+void rename_in(const std::string &dir, const std::string &from, const std::string &to)
 {
 	if (rename((dir + "/" + from).c_str(), (dir + "/" + to).c_str()) < 0)
 		refuse_file(dir + "/" + from, "cannot be renamed", errno);
-	sync_directory(dir);
 }
 
 void write_whole(const std::string &dir, const std::string &name, bytes b)
@@ -257,7 +256,8 @@ void write_whole(const std::string &dir, const std::string &name, bytes b)
 
 	f.write(b, 0);
 	f.sync();
-	rename_durably(dir, other, name);
+	rename_in(dir, other, name);
+	sync_directory(dir);
 }
 
 } // namespace ch::dd

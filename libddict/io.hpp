@@ -82,7 +82,7 @@ private:
 void sync_directory(const std::string &dir);
 // A small file, whole or not at all: written under another name, synced, renamed, and the directory synced.
 void write_whole(const std::string &dir, const std::string &name, bytes b);
-// Gives it its name, durably.
-void rename_durably(const std::string &dir, const std::string &from, const std::string &to);
+// Gives it its name; durably when the directory is synced.
+void rename_in(const std::string &dir, const std::string &from, const std::string &to);
 
 } // namespace ch::dd

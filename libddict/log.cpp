@@ -25,7 +25,7 @@ struct log_head {
 };
 struct frame {
 	std::uint32_t magic, pad;
-	std::uint64_t checksum; // of what comes behind it in the frame
+	std::uint64_t checksum; // of what comes behind it in the frame, and of the log's head: see sum_of
 	std::uint64_t number;
 	record r;
 };
@@ -34,6 +34,12 @@ constexpr std::size_t unsummed = offsetof(frame, number);
 std::uint64_t sum_of(const log_head &h)
 {
 	return key_hash(std::as_bytes(std::span(&h, 1)).first(offsetof(log_head, checksum)));
+}
+
+// A frame belongs to one log: after a power cut, a file may have at its end what a file before it had at that place.
+std::uint64_t sum_of(bytes whole_frame, std::uint64_t sum_of_head)
+{
+	return key_hash(whole_frame.subspan(unsummed)) ^ sum_of_head;
 }
 
 } // namespace
@@ -45,7 +51,7 @@ change_log::change_log(const vault &v, const log_id &id, std::function<void()> p
 {
 	log_head h{{log_magic, file_version, byte_order}, id, 0};
 
-	h.checksum = sum_of(h);
+	h.checksum = sum_of_head_ = sum_of(h);
 	file_.write(std::as_bytes(std::span(&h, 1)), 0);
 	file_.sync();
 	sync_directory(dir_);
@@ -80,7 +86,7 @@ void change_log::add(const record &r, bytes key, bytes value)
 		std::memcpy(to + sizeof(f), key.data(), key.size());
 	if (!value.empty())
 		std::memcpy(to + sizeof(f) + key.size(), value.data(), value.size());
-	f.checksum = key_hash({to + unsummed, len - unsummed});
+	f.checksum = sum_of({to, len}, sum_of_head_);
 	std::memcpy(to, &f, sizeof(f));
 	appended_ += len;
 	if (at < write_from && pending_.size() >= write_from)
@@ -216,6 +222,7 @@ log_reader::log_reader(const vault &v, const log_id &id)
 	    h.id.nr_managers != id.nr_managers || h.id.stands_alone > 1)
 		refuse(EPROTO, path() + ": belongs to another log than its name says");
 	stands_alone_ = h.id.stands_alone;
+	sum_of_head_ = h.checksum;
 	posix_fadvise(file_.fd(), 0, 0, POSIX_FADV_SEQUENTIAL);
 }
 
@@ -251,7 +258,7 @@ bool log_reader::next(record &r, bytes &key, bytes &value)
 			break;
 		const bytes whole(window_.data() + (at_ - window_at_), len);
 
-		if (key_hash(whole.subspan(unsummed)) != f.checksum)
+		if (sum_of(whole, sum_of_head_) != f.checksum)
 			break;
 		at_ += len;
 		number_++;
@@ -281,7 +288,7 @@ void log_reader::refuse_damage()
 			const auto f = load<frame>(there.data() + i);
 
 			if (f.magic == frame_magic && f.r.flags == record_synced && f.r.at > end && !f.r.klen &&
-			    !f.r.vlen && key_hash(there.subspan(i + unsummed, sizeof(f) - unsummed)) == f.checksum)
+			    !f.r.vlen && sum_of(there.subspan(i, sizeof(f)), sum_of_head_) == f.checksum)
 				refuse(EPROTO, path() + ": is damaged at byte " + std::to_string(end) +
 						       ": what lies behind it was acknowledged");
 		}

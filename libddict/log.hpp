@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // log.hpp - what one manager changed, in order, on disk as soon as somebody insists.
 //
-// A log is a head and frames; a frame is a record with its key and value, a number that goes up by one, and a checksum.
+// A log is a head and frames; a frame is a record with its key and value, a number that goes up by one, and a checksum
+// that no other log's frame has.
 // It ends where the first frame is not whole. A log begins with what the store held when it began (its base), mixed
 // with the changes since then, each key's base before its first change; a frame says when the base is whole. So a log
 // with a whole base stands by itself, and one without stands on the log before it, which was ended in good order.
@@ -56,7 +57,7 @@ private:
 	void work(std::unique_lock<std::mutex> &lock);
 
 	std::uint64_t appended_; // bytes of the file, when all is written
-	std::uint64_t number_ = 0;
+	std::uint64_t number_ = 0, sum_of_head_ = 0;
 	std::string dir_;
 	file file_;
 	std::function<void()> poke_;
@@ -91,7 +92,7 @@ private:
 
 	file file_;
 	std::uint64_t size_, at_; // of the next frame
-	std::uint64_t number_ = 0;
+	std::uint64_t number_ = 0, sum_of_head_ = 0;
 	std::vector<std::byte> window_;
 	std::uint64_t window_at_ = 0; // of its first byte in the file
 	std::size_t window_len_ = 0;

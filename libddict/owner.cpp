@@ -111,6 +111,21 @@ static file lock_directory(const std::string &dir, std::int64_t timeout_ns)
 	return f;
 }
 
+// Durably: also if whoever made it was killed before he saw to that.
+static void make_directory(const std::string &path)
+{
+	const bool is_new = mkdir(path.c_str(), 0700) == 0;
+
+	if (!is_new && errno != EEXIST)
+		refuse_file(path, "cannot be made", errno);
+	try {
+		sync_directory(path + "/..");
+	} catch (const error &) {
+		if (is_new)
+			throw; // else its parent may be one that this user cannot even read
+	}
+}
+
 void owner::prepare_files(const ddict_options &o)
 {
 	check_files(o);
@@ -118,8 +133,8 @@ void owner::prepare_files(const ddict_options &o)
 		return;
 	const vault v(o.persist_path);
 
-	if (!o.read_only && mkdir(o.persist_path.c_str(), 0700) < 0 && errno != EEXIST)
-		refuse_file(o.persist_path, "cannot be made", errno);
+	if (!o.read_only)
+		make_directory(o.persist_path);
 	std::memcpy(files_.dir, o.persist_path.c_str(), o.persist_path.size() + 1);
 	files_.epoch = realtime_ns();
 	files_.freq = o.persist_freq;

@@ -10,7 +10,6 @@
 namespace ch::dd {
 
 constexpr std::uint64_t never = ~std::uint64_t{0};
-constexpr std::uint64_t log_slack = 64 << 20; // bytes of changes before a log is begun anew, and twice its base
 constexpr unsigned base_step = 256;           // entries
 
 persister::persister(const persist_rules &r, store &s, unsigned index, unsigned nr_managers, std::function<void()> poke)

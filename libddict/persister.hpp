@@ -20,6 +20,8 @@ struct persist_rules {
 };
 
 inline constexpr const char *lock_name = "lock";
+// Bytes of changes before a log is begun anew, and twice its base. Tests make it less.
+inline std::uint64_t log_slack = 64 << 20;
 
 class persister {
 public:

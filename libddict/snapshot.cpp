@@ -221,7 +221,7 @@ void snapshot::write_all()
 		}
 		lock.unlock();
 		to.finish();
-		rename_durably(plan_.where.dir(), half, name);
+		rename_in(plan_.where.dir(), half, name);
 	} catch (...) {
 		unlink(path.c_str());
 		throw;

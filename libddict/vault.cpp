@@ -188,6 +188,7 @@ bool vault::publish(std::uint64_t checkpoint, std::uint64_t serial, unsigned nr,
 		s.append(reinterpret_cast<const char *>(&sum), sizeof(sum));
 	}
 	seal(s);
+	sync_directory(dir_); // all shards' names, whoever gave them: a manifest that is replaced cannot be had back
 	try {
 		if (manifest old = read(checkpoint); old.serial != serial)
 			out_old = std::move(old);
@@ -227,6 +228,8 @@ void vault::clean() const
 {
 	std::set<std::string> wanted;
 
+	// What its last user renamed and removed before he was killed need not be durable; what is removed here would be.
+	sync_directory(dir_);
 	for (const std::uint64_t id : ids()) {
 		const std::string prefix = shard_name(id, 0, 0).substr(0, sizeof("checkpoint-") - 1 + 20);
 

@@ -13,7 +13,7 @@
 namespace ch::dd {
 
 // Pure data; whatever is on disk begins with magic, version and byte order, and ends with a checksum of the rest.
-inline constexpr std::uint32_t file_version = 1, byte_order = 0x01020304;
+inline constexpr std::uint32_t file_version = 2, byte_order = 0x01020304;
 
 struct file_mark {
 	std::uint64_t magic;

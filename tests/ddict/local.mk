@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-# Tests of libddict: Criterion, public API only, but for death_test, hostile_test and parts_test, which
-# see libddict's own headers.
+# Tests of libddict: Criterion, public API only, but for death_test, hostile_test, parts_test and power_test,
+# which see libddict's own headers.
 DDICT_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 DDICT_TEST_LDADD    = libddict.la libchannels.la $(CRITERION_LIBS)
 EXTRA_DIST += tests/ddict/ddict_support.hpp tests/ddict/persist_support.hpp
+EXTRA_DIST += tests/ddict/power_disk.hpp tests/ddict/power_history.hpp
 STRESS += tests/ddict/ddict_stress
 tests_ddict_ddict_stress_SOURCES = tests/ddict/ddict_stress.cpp
 tests_ddict_ddict_stress_LDADD   = libddict.la libchannels.la
@@ -25,6 +26,7 @@ check_PROGRAMS += \
 	tests/ddict/ops_test \
 	tests/ddict/parts_test \
 	tests/ddict/persist_test \
+	tests/ddict/power_test \
 	tests/ddict/replica_test \
 	tests/ddict/room_test \
 	tests/ddict/visit_test
@@ -74,6 +76,14 @@ tests_ddict_parts_test_LDADD       = $(DDICT_TEST_LDADD) $(XXHASH_LIBS)
 tests_ddict_persist_test_SOURCES   = tests/ddict/persist_test.cpp
 tests_ddict_persist_test_CPPFLAGS  = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_persist_test_LDADD     = $(DDICT_TEST_LDADD)
+# What changes files is wrapped at the link.
+tests_ddict_power_test_SOURCES     = tests/ddict/power_disk.cpp tests/ddict/power_history.cpp \
+	tests/ddict/power_test.cpp
+tests_ddict_power_test_CPPFLAGS    = $(DDICT_TEST_CPPFLAGS) -iquote $(top_srcdir)/libddict
+tests_ddict_power_test_LDADD       = libddict_internal.la libchannels_internal.la $(CRITERION_LIBS)
+tests_ddict_power_test_LDFLAGS     = $(AM_LDFLAGS) -Wl,--wrap=fallocate -Wl,--wrap=fdatasync -Wl,--wrap=fsync \
+	-Wl,--wrap=ftruncate -Wl,--wrap=io_uring_queue_init -Wl,--wrap=mkdir -Wl,--wrap=open -Wl,--wrap=pwrite \
+	-Wl,--wrap=rename -Wl,--wrap=unlink
 tests_ddict_replica_test_SOURCES   = tests/ddict/replica_test.cpp
 tests_ddict_replica_test_CPPFLAGS  = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_replica_test_LDADD     = $(DDICT_TEST_LDADD)
