@@ -24,6 +24,7 @@ struct manager_info {
  * | incarnation | creator, when a process is there  | clients          | release/acquire: peer and lost belong to it |
  * | peer        | creator, before incarnation       | clients          | with incarnation                            |
  * | lost        | creator, before incarnation       | clients          | with incarnation                            |
+ * | is_crowded  | the manager                       | the one before it | none: see manager::next_has_room    |
  * | creator     | creator, always the same           | clients          | none: see above                             |
  * | keys        | the manager                       | creator, when it is dead | none: it is dead                    |
  */
@@ -32,7 +33,8 @@ struct manager_words {
 	std::atomic<std::uint64_t> peer;        // the process that serves it
 	std::atomic<std::uint64_t> lost;        // keys that went with its predecessors
 	std::atomic<std::uint64_t> creator;     // of the dictionary
-	std::uint64_t pad1[4];
+	std::atomic<std::uint64_t> is_crowded; // copies lie in its private memory, because its pool is full
+	std::uint64_t pad1[3];
 	std::atomic<std::uint64_t> keys; // in a line of its own: changes with every request
 	std::uint64_t pad2[7];
 };

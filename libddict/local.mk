@@ -13,6 +13,7 @@ libddict_internal_la_SOURCES = \
 	libddict/checkpoint.cpp \
 	libddict/clone.cpp \
 	libddict/connection.cpp libddict/connection.hpp \
+	libddict/copies.cpp \
 	libddict/core.cpp \
 	libddict/cursor.cpp \
 	libddict/directory.cpp libddict/directory.hpp \

@@ -46,6 +46,7 @@ manager::manager(const manager_arg &arg)
 		requests_.set_spin(spin_ns);
 	next_pin_ = incarnation_ << 40 | 1; // none is a predecessor's
 	dir_ = from_bytes(arg.directory);
+	words_[index_].is_crowded.store(0, std::memory_order_relaxed); // see next_has_room
 	if (rules_.replicas > 1) {
 		next_ = ch::channel::attach(from_bytes(arg.next));
 		previous_ = ch::channel::attach(from_bytes(arg.previous));
@@ -85,7 +86,7 @@ void manager::serve()
 
 	for (;;) {
 		const bool has_dates = !parked_.empty() || store_.next_expiry() || !outbox_.empty() || is_filling_ ||
-				       !jobs_.empty();
+				       !jobs_.empty() || !owed_.empty() || !crowd_.empty();
 		const bool is_writing = persister_ && persister_->can_go_on();
 		const ssize_t n = ch_channel_recv(requests_.get(), buf, sizeof(buf),
 						  is_writing  ? CH_TRY
@@ -117,8 +118,11 @@ void manager::look_around(bool is_idle)
 		look_at_jobs(is_idle);
 	store_.expire(monotonic_ns());
 	mirror_.expire(monotonic_ns());
-	if (flush())
+	move_in();
+	if (flush()) {
+		copy_owed();
 		work_through_early();
+	}
 	if (is_filling_)
 		ask_for_keys();
 }

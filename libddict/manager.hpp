@@ -36,6 +36,9 @@ struct manager_arg {
 // Runs in the manager process; its exit status.
 int manager_main(const void *arg, std::size_t len);
 
+// Bytes of what tells a neighbour of a key with a value.
+std::size_t letter_len(std::size_t klen, std::size_t vlen);
+
 inline constexpr const char *no_files = "the dictionary was created without persist_path";
 
 class manager {
@@ -64,6 +67,7 @@ private:
 		ch::message owned;
 		std::int64_t until;
 		std::uint64_t key; // its hash; the call may go on when this key was written
+		std::uint64_t asked; // see reserve()
 		bool is_for_any;   // or when anything was
 	};
 	enum class outcome { answered, on_key, on_any }; // the latter two: it has to wait
@@ -74,12 +78,14 @@ private:
 	void handle(bytes msg, ch::message *owner);
 	outcome dispatch(call &c);
 	outcome dispatch_write(call &c);
+	outcome write(call &c);
 	static bool parse(bytes msg, call &out);
 	outcome timed(call &c);
 
 	void hello(const call &c);
 	outcome get(const call &c, bool and_erase);
 	outcome put(call &c);
+	int put_or_adopt(call &c, bytes value, const manner &how);
 	outcome erase(const call &c);
 	outcome fetch_add(const call &c);
 	outcome append(const call &c);
@@ -137,7 +143,9 @@ private:
 		std::vector<std::byte> key, small;
 		kept storage; // of a value that is not small
 		bytes value;
-		std::int64_t late = 0; // when it is given up, if there is no room for it
+		ch::message room;         // where it is written, if it is long and there is room
+		std::size_t key_sent = 0; // bytes, of a key that goes in pieces
+		void write(std::byte *to) const;
 	};
 	struct finished { // a call of a client, and what it answered
 		std::uint64_t id = 0;
@@ -153,13 +161,30 @@ private:
 		  const mirror_head &extra);
 	bool flush();
 	static int deliver(letter &l);
-	bool awaits_room(letter &l);
+	static int deliver_key(letter &l);
 	bool is_from_manager(const call &c) const;
 	void from_manager(call &c);
 	void take_copy(call &c, store &into);
 	void refill(const call &c);
 	bool is_repeated(const call &c);
 	void work_through_early();
+
+	// copies.cpp
+	int claim_copy(std::size_t klen, std::size_t vlen);
+	int reserve(bytes key, std::size_t vlen, std::uint64_t at);
+	template <class Try> int with_both_rooms(bytes key, std::uint64_t at, std::size_t vlen, Try &&attempt);
+	bool next_has_room() const;
+	void ask_for_room(ch::channel &whom, std::size_t len, std::uint32_t flags);
+	void give_room(std::size_t len, bool is_for_keys);
+	void room_is(const mirror_head &said);
+	bool awaits_room(letter &l);
+	bool copy_entry(const entry &e);
+	void copy_owed();
+	void drop_copy();
+	void copy_was_dropped(bytes key);
+	void crowd(store &in, bytes key, bytes value, const manner &how);
+	bool move_in();
+	std::uint64_t nr_single() const;
 
 	// persist.cpp
 	void begin_files(const persist_rules &files);
@@ -235,6 +260,23 @@ private:
 	};
 	std::deque<early> early_; // requests that wait for the same, or for this manager to have its keys
 	std::unique_ptr<persister> persister_; // if the dictionary has a directory for files
+	// Room for copies, see copies.cpp.
+	ch::message room_; // for the copy of the write that is being done
+	std::uint64_t asked_ = 0, answered_ = 0; // by the next manager, when the call at hand asked, and by now
+	std::uint64_t answered_len_ = 0;
+	int answered_err_ = 0;
+	std::int64_t asked_when_ = 0;
+	std::int64_t late_ = 0; // when a successor is owed the copies that it has no room for
+	std::deque<std::vector<std::byte>> owed_; // keys that the next manager has no copy of, and is to have
+	struct crowded {
+		store *in;
+		std::vector<std::byte> key;
+		std::uint64_t at;
+	};
+	std::deque<crowded> crowd_; // values that lie in private memory
+	std::vector<std::byte> long_key_[2]; // that comes in pieces, from the previous manager and from the next
+	std::uint64_t copied_to_ = 1; // the next manager's incarnation that was sent all keys
+
 	bool is_filling_ = false;
 	std::uint64_t filled_by_ = 0; // the next manager's incarnation that is asked
 };
@@ -253,6 +295,14 @@ template <class Try> int manager::with_room(Try &&attempt)
 	while (err == -ENOSPC && evict_one())
 		err = attempt();
 	return err;
+}
+
+// A write needs room here and, for the copy of the value of vlen bytes, with the next manager.
+template <class Try> int manager::with_both_rooms(bytes key, std::uint64_t at, std::size_t vlen, Try &&attempt)
+{
+	const int err = rules_.replicas > 1 ? reserve(key, vlen, at) : 0;
+
+	return err < 0 ? err : with_room(attempt);
 }
 
 } // namespace ch::dd

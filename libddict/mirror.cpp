@@ -4,7 +4,7 @@
 //
 // What lies in a channel outlives its sender. So a change is safe from the death of one process when its letter is in
 // the next manager's channel, and only then is the client answered, and is anything else done: whoever saw the change
-// saw one that is safe. A letter holds the key's new state, not the operation, and the id of the client's call, so that
+// saw one that is safe. There is room for it before the change is made: see copies.cpp. A letter holds the key's new state, not the operation, and the id of the client's call, so that
 // a call that is repeated because its answer was lost is not done twice.
 //
 // A manager that begins in a dead one's place asks the next manager for the copies, and the previous one for all its
@@ -13,12 +13,10 @@
 
 namespace ch::dd {
 
-constexpr std::int64_t copy_patience = 50000000; // with a neighbour that is full
-
 void manager::begin_as_successor()
 {
 	is_filling_ = true;
-	post(&previous_, op::mirror_me, {}, nullptr, 0, nullptr, 0);
+	post(&previous_, op::mirror_me, {}, nullptr, 0, nullptr, incarnation_);
 	ask_for_keys();
 }
 
@@ -30,7 +28,7 @@ void manager::ask_for_keys()
 
 	if (filled_by_ == there)
 		return;
-	filled_by_ = there;
+	copied_to_ = filled_by_ = there;
 	post(&next_, op::refill_me, {}, nullptr, 0, nullptr, incarnation_);
 }
 
@@ -40,6 +38,20 @@ bool manager::is_from_manager(const call &c) const
 	       c.head.what >= static_cast<std::uint32_t>(op::mirror_begin) &&
 	       c.head.what < static_cast<std::uint32_t>(op::last_op) &&
 	       c.head.voff >= sizeof(request) + c.head.klen + sizeof(mirror_head);
+}
+
+std::size_t letter_len(std::size_t klen, std::size_t vlen)
+{
+	const std::size_t head = sizeof(request) + klen + sizeof(mirror_head);
+
+	return head + vlen > inline_max ? round_up(head, value_align) + vlen : head + vlen;
+}
+
+static bool is_about_key_only(std::uint32_t what)
+{
+	return what == static_cast<std::uint32_t>(op::mirror_erase) ||
+	       what == static_cast<std::uint32_t>(op::mirror_forget) ||
+	       what == static_cast<std::uint32_t>(op::mirror_dropped);
 }
 
 void manager::post(ch::channel *to, op what, bytes key, const version *v, std::int64_t expires, const call *c,
@@ -64,18 +76,22 @@ void manager::post(ch::channel *to, op what, bytes key, const version *v, std::i
 	}
 	l.extra = extra;
 	const std::size_t head = sizeof(request) + key.size() + sizeof(mirror_head);
-	const bool is_large = head + l.value.size() > inline_max;
+	const bool is_long = letter_len(key.size(), l.value.size()) > inline_max;
 
 	l.head = {static_cast<std::uint32_t>(what),
 		  static_cast<std::uint32_t>(key.size()),
 		  0,
 		  c ? (c->head.retry_of ? c->head.retry_of : c->head.id) : 0,
 		  v && v->is_deleted,
-		  static_cast<std::uint32_t>(is_large ? round_up(head, value_align) : head),
-		  v && v->is_persistent ? put_persistent : 0,
+		  static_cast<std::uint32_t>(is_long ? round_up(head, value_align) : head),
+		  (v && v->is_persistent ? put_persistent : 0) | (to == &previous_ ? key_from_next : 0),
 		  v ? v->at : (c ? c->head.at : 0),
 		  expires,
 		  c ? c->from->peer.id : 0};
+	if (is_long && to == &next_ && v && room_) {
+		l.room = std::move(room_);
+		l.write(l.room.data());
+	}
 	flush();
 }
 
@@ -88,62 +104,62 @@ void manager::mirror(bytes key, std::uint64_t at, const call *c, std::uint64_t r
 	post(&next_, v ? op::mirror_put : op::mirror_erase, key, v, e ? e->expires : 0, c, result);
 }
 
-int manager::deliver(letter &l)
+void manager::letter::write(std::byte *place) const
 {
-	std::byte buf[inline_max];
-	const std::size_t len = l.head.voff + l.value.size();
-	const auto write = [&](std::byte *to) {
-		std::memcpy(to, &l.head, sizeof(l.head));
-		if (!l.key.empty())
-			std::memcpy(to + sizeof(l.head), l.key.data(), l.key.size());
-		std::memcpy(to + sizeof(l.head) + l.key.size(), &l.extra, sizeof(l.extra));
-		if (!l.value.empty())
-			std::memcpy(to + l.head.voff, l.value.data(), l.value.size());
-	};
-
-	if (len <= inline_max) {
-		write(buf);
-		return ch_channel_send(l.to->get(), buf, len, CH_TRY);
-	}
-	ch_message m;
-
-	if (const int err = ch_channel_claim(l.to->get(), len, CH_TRY, &m); err < 0)
-		return err;
-	write(static_cast<std::byte *>(m.data));
-	const int err = ch_channel_commit(l.to->get(), &m, CH_TRY);
-
-	if (err < 0)
-		ch_channel_abort(l.to->get(), &m);
-	return err;
+	std::memcpy(place, &head, sizeof(head));
+	if (!key.empty())
+		std::memcpy(place + sizeof(head), key.data(), key.size());
+	std::memcpy(place + sizeof(head) + key.size(), &extra, sizeof(extra));
+	if (!value.empty())
+		std::memcpy(place + head.voff, value.data(), value.size());
 }
 
-// A neighbour that has no room for a value is asked to make some, where keys make room for others, and gets a moment.
-// Then it is to have no copy rather than an old one. True: it is to be tried again.
-bool manager::awaits_room(letter &l)
+int manager::deliver(letter &l)
 {
-	const std::int64_t now = monotonic_ns();
-	const std::size_t need = l.head.voff + l.value.size();
-	std::byte msg[sizeof(request) + sizeof(mirror_head)];
-	const request ask{static_cast<std::uint32_t>(op::mirror_room), 0, 0, 0, 0, sizeof(msg), 0, 0, -1, 0};
-	const mirror_head extra{need, 0, 0};
+	const std::size_t len = l.head.voff + l.value.size();
+	std::byte buf[inline_max];
 
-	if (!l.late)
-		l.late = now + copy_patience;
-	if (now < l.late) {
-		std::memcpy(msg, &ask, sizeof(ask));
-		std::memcpy(msg + sizeof(ask), &extra, sizeof(extra));
-		if (evicts())
-			ch_channel_send(l.to->get(), msg, sizeof(msg), CH_TRY); // full: it is busy making room
-		return true;
+	if (len <= inline_max) {
+		l.write(buf);
+		return ch_channel_send(l.to->get(), buf, len, CH_TRY);
 	}
-	stats_.single++;
-	if (l.head.what == static_cast<std::uint32_t>(op::mirror_put)) {
-		l.head.what = static_cast<std::uint32_t>(op::mirror_forget);
-		l.head.voff = static_cast<std::uint32_t>(sizeof(request) + l.key.size() + sizeof(mirror_head));
-		l.value = {};
-		return true;
+	if (is_about_key_only(l.head.what))
+		return deliver_key(l);
+	try {
+		if (!l.room) {
+			l.room = l.to->claim(len, nanoseconds(CH_TRY));
+			l.write(l.room.data());
+		}
+		return l.to->commit_for(l.room, nanoseconds(CH_TRY)) ? 0 : -EAGAIN;
+	} catch (const error &e) {
+		return -e.code().value();
 	}
-	return false;
+}
+
+// What makes room must need none: a long key goes ahead in pieces, and the letter without it.
+int manager::deliver_key(letter &l)
+{
+	std::byte buf[inline_max];
+	letter part;
+
+	part.extra = l.extra;
+	part.head = l.head;
+	for (bool is_all = false; !is_all;) {
+		const std::size_t n = std::min(l.key.size() - l.key_sent, inline_max - sizeof(request) - sizeof(mirror_head));
+		const auto from = l.key.begin() + static_cast<std::ptrdiff_t>(l.key_sent);
+
+		is_all = n == 0;
+		part.key.assign(from, from + static_cast<std::ptrdiff_t>(n));
+		part.head.klen = static_cast<std::uint32_t>(n);
+		part.head.voff = static_cast<std::uint32_t>(sizeof(request) + n + sizeof(mirror_head));
+		part.head.what = is_all ? l.head.what : static_cast<std::uint32_t>(op::mirror_key);
+		part.head.flags = l.head.flags | (is_all ? key_was_sent : 0);
+		part.write(buf);
+		if (const int err = ch_channel_send(l.to->get(), buf, part.head.voff, CH_TRY); err < 0)
+			return err;
+		l.key_sent += n;
+	}
+	return 0;
 }
 
 // True if all letters are under way. Then what was held back on their account goes on.
@@ -154,6 +170,8 @@ bool manager::flush()
 
 		if (err == -EAGAIN || err == -ETIMEDOUT || (err == -ENOSPC && awaits_room(outbox_.front())))
 			return false;
+		if (outbox_.size() == 1)
+			late_ = 0;
 		outbox_.pop_front(); // delivered; or the dictionary ends
 	}
 	while (!answers_.empty()) {
@@ -181,6 +199,17 @@ void manager::from_manager(call &c)
 {
 	const mirror_head extra = load<mirror_head>(c.key.data() + c.key.size());
 
+	std::vector<std::byte> &long_key = long_key_[(c.head.flags & key_from_next) != 0];
+
+	if (c.head.what == static_cast<std::uint32_t>(op::mirror_key)) {
+		if (long_key.size() + c.key.size() <= key_max)
+			long_key.insert(long_key.end(), c.key.begin(), c.key.end());
+		return;
+	}
+	const std::vector<std::byte> whole_key = std::exchange(long_key, {}); // or what a dead one began with
+
+	if (c.head.flags & key_was_sent)
+		c.key = whole_key;
 	switch (static_cast<op>(c.head.what)) {
 	case op::mirror_begin:
 		mirror_.clear();
@@ -198,9 +227,17 @@ void manager::from_manager(call &c)
 			mirrored_calls_[c.head.retry_of][c.head.id & 0xff & (credits - 1)] = {c.head.id, extra.result};
 		break;
 	case op::mirror_room:
-		make_room(extra.result);
+		give_room(extra.result, c.head.flags & room_for_keys);
+		break;
+	case op::mirror_room_is:
+		room_is(extra);
+		break;
+	case op::mirror_dropped:
+		copy_was_dropped(c.key);
 		break;
 	case op::mirror_me:
+		copied_to_ = extra.result;
+		owed_.clear();
 		post(&next_, op::mirror_begin, {}, nullptr, 0, nullptr, 0);
 		mirror_all(&next_, store_, op::mirror_put, store_.oldest(), newest_);
 		break;
@@ -228,26 +265,22 @@ void manager::from_manager(call &c)
 		work_through_early();
 }
 
-// What there is no room for is counted: these keys have one replica only. No copy is better than an old one.
+// A copy is taken whatever happens: its sender has answered for it. What it was sent in is its room, or it travelled in
+// the ring and is small.
 void manager::take_copy(call &c, store &into)
 {
 	const manner how{c.head.at, c.head.until, (c.head.flags & put_persistent) != 0};
-	int err = 0;
 
 	if (c.head.what == static_cast<std::uint32_t>(op::mirror_clear))
-		return into.clear();
-	if (c.head.what == static_cast<std::uint32_t>(op::mirror_forget))
-		return into.forget(c.key);
-	if (c.head.what == static_cast<std::uint32_t>(op::mirror_erase) || c.head.arg)
-		err = into.erase(c.key, c.head.at);
+		into.clear();
+	else if (c.head.what == static_cast<std::uint32_t>(op::mirror_forget))
+		into.forget(c.key);
+	else if (c.head.what == static_cast<std::uint32_t>(op::mirror_erase) || c.head.arg)
+		into.erase_privately(c.key, c.head.at);
 	else if (c.owner)
 		into.adopt(c.key, c.value, std::move(*c.owner), how);
-	else
-		err = with_room([&] { return into.put(c.key, c.value, how); });
-	if (err != -ENOSPC)
-		return;
-	into.forget(c.key);
-	stats_.single++;
+	else if (with_room([&] { return into.put(c.key, c.value, how); }) < 0)
+		crowd(into, c.key, c.value, how);
 }
 
 // All versions of all keys, older ones first.

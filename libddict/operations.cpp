@@ -74,6 +74,8 @@ manager::outcome manager::dispatch_write(call &c)
 	const op what = static_cast<op>(c.head.what);
 	bool has_to_wait = false;
 
+	if (!is_retrying_)
+		asked_ = 0;
 	if (what < op::put || what >= op::mirror_begin) {
 		answer(c, -EPROTO);
 		return outcome::answered;
@@ -84,7 +86,15 @@ manager::outcome manager::dispatch_write(call &c)
 	}
 	if (has_to_wait)
 		return outcome::on_any;
-	switch (what) {
+	const outcome o = write(c);
+
+	room_.reset();
+	return o;
+}
+
+manager::outcome manager::write(call &c)
+{
+	switch (static_cast<op>(c.head.what)) {
 	case op::put:
 		return put(c);
 	case op::erase:
@@ -123,8 +133,7 @@ manner manager::manner_of(const call &c) const
 	return {c.head.at, expiry_of(c), (c.head.flags & put_persistent) != 0};
 }
 
-// Of one's own keys and the copies of a neighbour's, those give way that are more: neither crowds the other out. A copy
-// that goes leaves its key with one replica.
+// Of one's own keys and the copies of a neighbour's, those give way that are more: neither crowds the other out.
 bool manager::evict_one()
 {
 	if (!evicts())
@@ -133,8 +142,7 @@ bool manager::evict_one()
 	const entry *e = store_.coldest();
 
 	if (is_copy) {
-		mirror_.evict();
-		stats_.single++;
+		drop_copy();
 		return true;
 	}
 	if (!e)
@@ -147,9 +155,12 @@ bool manager::evict_one()
 	return true;
 }
 
-// Ends a call that wrote. In a dictionary that waits, one that found no room does.
+// Ends a call that wrote. In a dictionary that waits, one that found no room does; so does one that has asked the next
+// manager for some.
 manager::outcome manager::answer_or_wait(const call &c, int err, std::uint64_t arg)
 {
+	if (err == -EINPROGRESS)
+		return outcome::on_any;
 	if (err == -ENOSPC && rules_.when_full == static_cast<std::uint32_t>(ddict_full::wait) &&
 	    c.key.size() + c.value.size() <= inline_max)
 		return outcome::on_any;
@@ -157,6 +168,14 @@ manager::outcome manager::answer_or_wait(const call &c, int err, std::uint64_t a
 		changed(c.key, c.head.at, &c, arg);
 	answer(c, err, arg);
 	return outcome::answered;
+}
+
+int manager::put_or_adopt(call &c, bytes value, const manner &how)
+{
+	if (!c.owner)
+		return store_.put(c.key, value, how);
+	store_.adopt(c.key, value, std::move(*c.owner), how);
+	return 0;
 }
 
 manager::outcome manager::put(call &c)
@@ -167,11 +186,7 @@ manager::outcome manager::put(call &c)
 	}
 	const manner how = manner_of(c);
 
-	if (c.owner) {
-		store_.adopt(c.key, c.value, std::move(*c.owner), how);
-		return answer_or_wait(c, 0);
-	}
-	return answer_or_wait(c, with_room([&] { return store_.put(c.key, c.value, how); }));
+	return answer_or_wait(c, with_both_rooms(c.key, c.head.at, c.value.size(), [&] { return put_or_adopt(c, c.value, how); }));
 }
 
 manager::outcome manager::compare_and_set(call &c)
@@ -192,11 +207,7 @@ manager::outcome manager::compare_and_set(call &c)
 	const entry *e = store_.newest(c.key);
 	const manner how{c.head.at, e->expires, v->is_persistent};
 
-	if (c.owner) {
-		store_.adopt(c.key, desired, std::move(*c.owner), how);
-		return answer_or_wait(c, 0);
-	}
-	return answer_or_wait(c, with_room([&] { return store_.put(c.key, desired, how); }));
+	return answer_or_wait(c, with_both_rooms(c.key, c.head.at, desired.size(), [&] { return put_or_adopt(c, desired, how); }));
 }
 
 manager::outcome manager::erase(const call &c)
@@ -220,7 +231,8 @@ manager::outcome manager::fetch_add(const call &c)
 	const manner how{c.head.at, v ? store_.newest(c.key)->expires : 0, v && v->is_persistent};
 
 	kind.add(value, c.head.arg);
-	return answer_or_wait(c, with_room([&] { return store_.put(c.key, {value, kind.width()}, how); }), old);
+	const auto put = [&] { return store_.put(c.key, {value, kind.width()}, how); };
+	return answer_or_wait(c, with_both_rooms(c.key, c.head.at, kind.width(), put), old);
 }
 
 manager::outcome manager::append(const call &c)
@@ -229,7 +241,8 @@ manager::outcome manager::append(const call &c)
 	const manner how{c.head.at, v ? store_.newest(c.key)->expires : 0, v && v->is_persistent};
 	std::size_t len = 0;
 
-	const int err = with_room([&] { return store_.append(c.key, c.value, how, len); });
+	const std::size_t whole = (v ? v->vlen : 0) + c.value.size();
+	const int err = with_both_rooms(c.key, c.head.at, whole, [&] { return store_.append(c.key, c.value, how, len); });
 	return answer_or_wait(c, err, len);
 }
 
@@ -275,12 +288,13 @@ manager::outcome manager::put_many(const call &c)
 		    sizeof(request) + std::size_t{klen} + vlen > inline_max)
 			err = -EPROTO;
 		else
-			err = with_room([&] { return store_.put(key, value, how); });
+			err = with_both_rooms(key, how.at, vlen, [&] { return store_.put(key, value, how); });
 		if (err < 0)
 			break;
 		changed(key, how.at);
 	}
-	if (err == -ENOSPC && rules_.when_full == static_cast<std::uint32_t>(ddict_full::wait))
+	if (err == -EINPROGRESS ||
+	    (err == -ENOSPC && rules_.when_full == static_cast<std::uint32_t>(ddict_full::wait)))
 		return outcome::on_any; // those that are in are put once more then
 	answer(c, err, done);
 	return outcome::answered;

@@ -235,6 +235,7 @@ void manager::statistics(const call &c)
 		stats_.pinned += cl.pins.size();
 	}
 	stats_.waiting = parked_.size();
+	stats_.single = nr_single();
 	stats_.evicted = store_.nr_evicted();
 	stats_.expired = store_.nr_expired();
 	stats_.oldest = store_.oldest();

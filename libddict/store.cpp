@@ -21,8 +21,10 @@ version *store::find(bytes key, std::uint64_t at)
 
 	if (slot == index::none)
 		return nullptr;
-	if (is_ordered_)
+	if (is_ordered_) {
 		touch(slot);
+		slots_[slot].is_used = true;
+	}
 	return const_cast<version *>(seen(slots_[slot], at));
 }
 
@@ -155,18 +157,61 @@ int store::put(bytes key, bytes value, const manner &how)
 
 void store::adopt(bytes key, bytes value, ch::message &&m, const manner &how)
 {
+	kept storage = std::make_shared<block>();
+
+	storage->message = std::move(m);
+	adopt(key, value, std::move(storage), how);
+}
+
+static kept copy_privately(bytes key, bytes value, bytes &out_key, bytes &out_value)
+{
+	kept storage = std::make_shared<block>();
+
+	storage->own = std::make_unique_for_overwrite<std::byte[]>(std::max<std::size_t>(key.size() + value.size(), 1));
+	const std::span<std::byte> to(storage->own.get(), key.size() + value.size());
+	copied{key}(to);
+	copied{value}(to.subspan(key.size()));
+	out_key = to.first(key.size());
+	out_value = to.subspan(key.size());
+	return storage;
+}
+
+void store::put_privately(bytes key, bytes value, const manner &how)
+{
+	bytes k, v;
+	kept storage = copy_privately(key, value, k, v);
+
+	adopt(k, v, std::move(storage), how);
+}
+
+int store::move_in(bytes key, std::uint64_t at)
+{
+	const entry *e = newest(key);
+	const version *v = e ? &e->v : nullptr;
+
+	while (v && v->at != at)
+		v = v->older.get();
+	if (!v || !v->storage || !v->storage->own || v->is_deleted)
+		return 0; // it has another value, or none
+	const kept stays = v->storage; // while it is copied
+
+	return put(key, v->val(), {at, e->expires, v->is_persistent});
+}
+
+// The storage stays where it is when it is moved; key and value lie in it.
+void store::adopt(bytes key, bytes value, kept storage, const manner &how)
+{
 	const std::uint64_t hash = key_hash(key);
 	std::uint32_t slot = slot_of(hash, key);
 	std::unique_ptr<version> spare = spare_for(slot, how.at);
 	version v;
 
-	v.storage = std::make_shared<block>();
 	if (slot == index::none)
 		slot = fresh(hash, key.size());
 	v.addr = const_cast<std::byte *>(key.data());
 	v.value = const_cast<std::byte *>(value.data());
 	v.vlen = value.size();
-	v.storage->message = std::move(m);
+	v.storage = std::move(storage);
 	place(slot, std::move(v), std::move(spare), how);
 }
 
@@ -268,8 +313,10 @@ void store::settle(std::uint32_t slot, version &v, const manner &how)
 	v.is_persistent = how.is_persistent;
 	if (e.expires != how.expires)
 		expire_at(slot, how.expires);
-	if (is_ordered_)
+	if (is_ordered_) {
 		touch(slot);
+		e.is_used = false;
+	}
 }
 
 int store::erase(bytes key, std::uint64_t at)
@@ -292,16 +339,37 @@ int store::erase(bytes key, std::uint64_t at)
 		return err;
 	try {
 		std::unique_ptr<version> spare = spare_for(slot, at);
-		version v = filled(static_cast<std::byte *>(addr), room, key, {});
-
-		v.is_deleted = true;
-		place(slot, std::move(v), std::move(spare), {at, e.expires, false});
+		place_deletion(slot, filled(static_cast<std::byte *>(addr), room, key, {}), at, std::move(spare));
 	} catch (...) {
 		ch_pool_free(pool_, addr);
 		throw;
 	}
-	live_ -= e.v.at == at;
 	return 0;
+}
+
+int store::erase_privately(bytes key, std::uint64_t at)
+{
+	const int err = erase(key, at);
+
+	if (err != -ENOSPC)
+		return err;
+	const std::uint32_t slot = slot_of(key_hash(key), key);
+	bytes k, none;
+	version v;
+
+	v.storage = copy_privately(key, {}, k, none);
+	v.addr = v.value = const_cast<std::byte *>(k.data());
+	place_deletion(slot, std::move(v), at, spare_for(slot, at));
+	return 0;
+}
+
+void store::place_deletion(std::uint32_t slot, version &&v, std::uint64_t at, std::unique_ptr<version> spare)
+{
+	const entry &e = slots_[slot];
+
+	v.is_deleted = true;
+	place(slot, std::move(v), std::move(spare), {at, e.expires, false});
+	live_ -= e.v.at == at;
 }
 
 void store::remove(std::uint32_t slot) noexcept

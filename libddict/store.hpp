@@ -23,6 +23,7 @@ struct block {
 	ch::message message;
 	ch_pool *pool = nullptr;
 	void *addr = nullptr; // of a block of the manager's own
+	std::unique_ptr<std::byte[]> own; // private memory, see store::put_privately
 
 	block() = default;
 	block(const block &) = delete;
@@ -54,6 +55,7 @@ struct entry {
 	std::int64_t expires = 0; // CLOCK_MONOTONIC, ns; 0: never
 	std::uint32_t klen = 0;
 	std::uint32_t colder = index::none, hotter = index::none; // neighbours in the order of use
+	bool is_used = false; // since it was put, if there is such an order
 	version v;                                                // the newest
 
 	bytes key() const { return {v.addr, klen}; }
@@ -86,6 +88,12 @@ public:
 	int put(bytes key, bytes value, const manner &how);
 	// Keeps the message's block. key and value lie in it.
 	void adopt(bytes key, bytes value, ch::message &&m, const manner &how);
+	// Where the pool has no room and the value must be kept all the same: in memory of this process, until move_in(),
+	// which is 0, or -ENOSPC and it stays where it is. Only for values that travel in messages.
+	void put_privately(bytes key, bytes value, const manner &how);
+	int move_in(bytes key, std::uint64_t at);
+	// As erase(), but a deletion that older checkpoints see past lies in private memory.
+	int erase_privately(bytes key, std::uint64_t at);
 	// Puts more behind the value there, in its own room where it has some.
 	int append(bytes key, bytes more, const manner &how, std::size_t &out_len);
 	// Room for a value in a block of its own, which clients may read in place; out_value is to be filled.
@@ -118,6 +126,9 @@ public:
 	// The key that was not used for longest, or nullptr; and drops it.
 	const entry *coldest() const;
 	void evict();
+	void evict(bytes key);
+	// Whether it was asked for since it was put; from now on it was not.
+	static bool take_use(const entry &e) { return std::exchange(const_cast<entry &>(e).is_used, false); }
 	std::uint64_t nr_evicted() const { return nr_evicted_; }
 
 	// A child that is forked now reads what is here now: until end_reading(), what it can see is neither overwritten nor
@@ -145,6 +156,8 @@ private:
 	version *target(entry &e, std::uint64_t at) const;
 	version &make(std::uint32_t slot, std::uint64_t at, std::unique_ptr<version> spare);
 	std::unique_ptr<version> spare_for(std::uint32_t slot, std::uint64_t at) const;
+	void place_deletion(std::uint32_t slot, version &&v, std::uint64_t at, std::unique_ptr<version> spare);
+	void adopt(bytes key, bytes value, kept storage, const manner &how);
 	void place(std::uint32_t slot, version &&v, std::unique_ptr<version> spare, const manner &how);
 	void settle(std::uint32_t slot, version &v, const manner &how);
 	void drop_block(version &v) noexcept;

@@ -183,4 +183,10 @@ void store::evict()
 	nr_evicted_++;
 }
 
+void store::evict(bytes key)
+{
+	nr_evicted_ += newest(key) != nullptr;
+	forget(key);
+}
+
 } // namespace ch::dd

@@ -31,6 +31,7 @@ void manager::park(const call &c, bytes msg, ch::message *owner, outcome why)
 		p.copy.assign(msg.begin(), msg.end());
 	p.until = c.head.until;
 	p.key = key_hash(c.key);
+	p.asked = asked_;
 	p.is_for_any = why == outcome::on_any;
 }
 
@@ -59,7 +60,7 @@ std::int64_t manager::patience() const
 		if (p.until >= 0 && (until < 0 || p.until < until))
 			until = p.until;
 	}
-	const std::int64_t most = jobs_.empty() ? CH_FOREVER : look_again;
+	const std::int64_t most = !owed_.empty() || !jobs_.empty() ? look_again : CH_FOREVER;
 
 	return until < 0 ? most : std::clamp<std::int64_t>(until - monotonic_ns(), 0, most < 0 ? INT64_MAX : most);
 }
@@ -85,6 +86,7 @@ void manager::try_parked()
 				parked_.push_back(std::move(p));
 				continue;
 			}
+			asked_ = p.asked;
 			handle(p.owned ? bytes(p.owned.bytes()) : bytes(p.copy), p.owned ? &p.owned : nullptr);
 		}
 	} while (!written_.empty() && !parked_.empty());

@@ -54,8 +54,11 @@ enum class op : std::uint32_t {
 	mirror_erase,
 	mirror_clear,
 	mirror_forget, // all versions of the key
-	mirror_room,   // result: bytes that a letter needs there
-	mirror_me, // asks the manager before this one for all its keys
+	mirror_room,    // result: bytes that a letter needs there; flags: room_for_keys or 0
+	mirror_room_is, // the answer. result: these bytes; oldest: 0, or the errno value why there is no such room
+	mirror_key,     // a piece of a key that is too long for one message; the next letter with key_was_sent has it
+	mirror_dropped, // the copy of this key had to go
+	mirror_me, // asks the manager before this one for all its keys; result: the incarnation that asks
 	refill_me, // asks the manager behind this one for the copies of this one's keys
 	refill_put,
 	refill_done, // a call that was answered, or nearly
@@ -81,6 +84,8 @@ struct mirror_head {
 };
 
 inline constexpr std::uint32_t put_if_absent = 1, put_persistent = 2;
+inline constexpr std::uint32_t key_was_sent = 4, key_from_next = 8; // of letters
+inline constexpr std::uint32_t room_for_keys = 1;                   // that are a manager's own, not copies
 inline constexpr std::uint32_t get_fresh = 1; // whatever the dictionary waits for, do not wait
 inline constexpr std::uint32_t persist_drop = 1;
 inline constexpr std::uint32_t restore_commit = 1, restore_drop = 2; // after reading, which is 0
@@ -146,11 +151,11 @@ struct op_stats {
 struct manager_stats {
 	std::uint64_t memory, used, largest; // bytes of its pool, of blocks in use, of the largest free one
 	std::uint64_t keys, clients, pinned, waiting, evicted, expired, oldest, newest;
-	std::uint64_t single; // copies that there was no room for
+	std::uint64_t single; // keys that are with no other manager, with two replicas
 	op_stats ops[static_cast<unsigned>(op::mirror_begin)];
 };
 
-inline constexpr std::uint32_t wire_version = 3;
+inline constexpr std::uint32_t wire_version = 4;
 inline constexpr std::uint32_t inline_max = 512;                            // of request and reply channels
 inline constexpr std::size_t inline_value_max = inline_max - sizeof(reply); // that a reply carries
 inline constexpr std::size_t page_max = 16 * 1024; // a batch or a page, when there is memory for it

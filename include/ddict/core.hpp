@@ -83,7 +83,7 @@ struct ddict_stats {
 	std::uint64_t waiting; // calls that wait for a value, memory, or a checkpoint
 	std::uint64_t evicted, expired;
 	std::uint64_t oldest, newest; // checkpoints
-	std::uint64_t single;         // copies of keys, its own and its neighbour's, that there was no room for
+	std::uint64_t single;         // keys that are with no other manager, in a dictionary with two replicas
 	std::uint64_t deaths, lost;   // of processes that were this manager, and the keys that went with them
 	std::vector<ddict_op_stats> ops;
 };

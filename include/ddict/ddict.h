@@ -247,7 +247,7 @@ struct ch_ddict_stats {
 	uint64_t memory, used, largest;            /* bytes: all, in use, of the largest value that there is room for */
 	uint64_t keys, clients, pinned, waiting;   /* pinned: values read in place; waiting: calls */
 	uint64_t evicted, expired, oldest, newest; /* keys; checkpoints */
-	uint64_t single;                           /* copies of keys that there was no room for, with 2 replicas */
+	uint64_t single;                           /* keys that are with no other manager, with 2 replicas */
 	uint64_t deaths, lost;                     /* processes that were this manager; keys that went with them */
 };
 /* ch_ddict_get_stats - of one manager. */
