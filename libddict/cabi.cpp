@@ -41,7 +41,7 @@ ddict_options options_of(const ch_ddict_attr *attr)
 	if (a.when_full > CH_DDICT_EVICT ||
 	    (a.flags & ~(CH_DDICT_WAIT_FOR_KEYS | CH_DDICT_WAIT_FOR_WRITERS | CH_DDICT_READ_ONLY | CH_DDICT_LOG |
 		      CH_DDICT_RESTORE)) ||
-	    a.persist_count > UINT32_MAX)
+	    a.persist_count > UINT32_MAX || a.placement > CH_DDICT_SPREAD || a.reserved)
 		refuse(EINVAL, "ddict: struct ch_ddict_attr has values that mean nothing");
 	o.managers = a.managers;
 	o.memory = a.memory;
@@ -58,6 +58,13 @@ ddict_options options_of(const ch_ddict_attr *attr)
 	o.persist_freq = a.persist_freq;
 	o.persist_count = static_cast<unsigned>(a.persist_count);
 	o.persist_log = a.flags & CH_DDICT_LOG;
+	o.placement = static_cast<ddict_placement>(a.placement);
+	for (std::string_view left = a.cpus ? a.cpus : ""; !left.empty();) {
+		const std::size_t end = std::min(left.find(';'), left.size());
+
+		o.cpus.emplace_back(left.substr(0, end));
+		left.remove_prefix(std::min(end + 1, left.size()));
+	}
 	if (a.flags & CH_DDICT_RESTORE)
 		o.restore_from = a.restore_from;
 	return o;

@@ -15,6 +15,7 @@ libddict_internal_la_SOURCES = \
 	libddict/connection.cpp libddict/connection.hpp \
 	libddict/copies.cpp \
 	libddict/core.cpp \
+	libddict/cpus.cpp libddict/cpus.hpp \
 	libddict/cursor.cpp \
 	libddict/directory.cpp libddict/directory.hpp \
 	libddict/durable.cpp \

@@ -10,6 +10,7 @@
 // reached) is set aside with its deadline and tried again when something changed that it may depend on.
 #pragma once
 #include "connection.hpp"
+#include "cpus.hpp"
 #include "persister.hpp"
 #include "store.hpp"
 #include <ddict/core.hpp>
@@ -31,6 +32,7 @@ struct manager_arg {
 	std::uint64_t incarnation;
 	manager_rules rules;
 	persist_rules files;
+	cpu_mask cpus;
 };
 
 // Runs in the manager process; its exit status.

@@ -5,7 +5,6 @@
 #include "manager.hpp"
 #include <algorithm>
 #include <fcntl.h>
-#include <sched.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
@@ -21,11 +20,9 @@ constexpr std::uint64_t working_set_max = 65536;
 constexpr std::int64_t lock_timeout = 20000000000; // or the dictionary's own, if that is shorter
 constexpr std::int64_t exit_timeout = 2000000000;  // then they are killed
 
-unsigned usable_cpus()
+unsigned count_cpus()
 {
-	cpu_set_t set;
-
-	return sched_getaffinity(0, sizeof(set), &set) == 0 ? static_cast<unsigned>(CPU_COUNT(&set)) : 1;
+	return std::max(1u, static_cast<unsigned>(usable_cpus().size()));
 }
 
 manager_rules rules_of(const ddict_options &o, unsigned managers)
@@ -41,16 +38,46 @@ manager_rules rules_of(const ddict_options &o, unsigned managers)
 		o.wait_for_keys,
 		o.wait_for_writers,
 		o.read_only,
-		usable_cpus() > managers,
+		count_cpus() > managers,
 		std::max(o.replicas, 1u),
 		o.persist_log};
 }
 
 } // namespace
 
+// Of a set the kernel takes those that there are; so each by itself, in a thread that is for nothing else.
+static void check_cpus(const cpu_list &cpus)
+{
+	std::string bad;
+
+	quiet_thread([&] {
+		for (const unsigned n : cpus)
+			if (bad.empty() && run_on(mask_of({n})) < 0)
+				bad = std::to_string(n);
+	}).join();
+	if (!bad.empty())
+		refuse(EINVAL, "ddict: there is no CPU " + bad + ", or this process's cpuset has it not");
+}
+
+// As the options say.
+static std::vector<cpu_list> places_of(const ddict_options &o, unsigned nr)
+{
+	if (o.placement > ddict_placement::spread || (o.placement != ddict_placement::anywhere && !o.cpus.empty()))
+		refuse(EINVAL, "ddict: placement is a policy, or lists of CPUs");
+	if (o.cpus.empty())
+		return place_managers(o.placement, nr, usable_cpus(), numa_nodes());
+	std::vector<cpu_list> places;
+
+	for (unsigned m = 0; m < nr; m++)
+		places.push_back(m < o.cpus.size() ? parse_cpus(o.cpus[m]) : places[m % o.cpus.size()]);
+	for (std::size_t i = 0; i < std::min<std::size_t>(nr, o.cpus.size()); i++)
+		check_cpus(places[i]);
+	return places;
+}
+
 void owner::create(const ddict_options &o)
 {
-	const unsigned nr = o.managers ? o.managers : std::clamp(usable_cpus() / 2, 1u, 4u);
+	const unsigned nr = o.managers ? o.managers : std::clamp(count_cpus() / 2, 1u, 4u);
 	const unsigned clients = o.max_clients ? o.max_clients : default_clients;
 	const std::size_t memory = o.memory ? o.memory : default_memory;
 
@@ -59,6 +86,7 @@ void owner::create(const ddict_options &o)
 	if (clients > clients_max)
 		refuse(EINVAL, "ddict: at most 32768 clients");
 	generation_ = fork_generation();
+	places_ = places_of(o, nr);
 	prepare_files(o);
 	ch_spawner *sp = nullptr;
 
@@ -170,14 +198,37 @@ static std::size_t pool_len(std::size_t memory, unsigned nr)
 	return each + each / 6 + request_channel_len;
 }
 
+// Memory lies on the node of whoever takes it first: of a thread that runs where the manager will.
+template <class F> static void run_there(const cpu_list &where, F &&f)
+{
+	std::exception_ptr failure;
+
+	if (where.empty())
+		return f();
+	quiet_thread([&] {
+		try {
+			run_on(mask_of(where));
+			f();
+		} catch (...) {
+			failure = std::current_exception();
+		}
+	}).join();
+	if (failure)
+		std::rethrow_exception(failure);
+}
+
 void owner::make_shards(unsigned nr, std::size_t memory, std::size_t max_memory, unsigned max_peers)
 {
 	for (unsigned m = 0; m < nr; m++) {
-		memory_pool pool = memory_pool::create({.len = pool_len(memory, nr),
-							.max_len = max_memory ? pool_len(max_memory, nr) : 0,
-							.max_peers = max_peers});
+		std::optional<memory_pool> pool;
+		const auto make = [&] {
+			pool = memory_pool::create({.len = pool_len(memory, nr),
+						    .max_len = max_memory ? pool_len(max_memory, nr) : 0,
+						    .max_peers = max_peers});
+		};
 
-		shards_.push_back({std::move(pool), {}});
+		run_there(places_[m], make);
+		shards_.push_back({std::move(*pool), {}});
 		shards_.back().requests = ch::channel::create(shards_.back().pool,
 							      {.capacity = request_capacity, .inline_max = inline_max});
 	}
@@ -211,6 +262,7 @@ void owner::start_manager(unsigned m)
 	arg.incarnation = w.incarnation.load(std::memory_order_relaxed) + 1; // this thread alone writes it
 	arg.rules = known_.rules;
 	arg.files = files_;
+	arg.cpus = mask_of(places_[m]);
 	check(ch_spawner_spawn(spawner_.get(), manager_main, &arg, sizeof(arg), m, &peer));
 	{
 		std::lock_guard<std::mutex> lock(lock_);

@@ -2,6 +2,7 @@
 // owner.hpp - what the creator of a dictionary holds: the manager processes, their pools, the directory; and the thread
 // that learns of a manager's death, has its traces removed, and starts another process in its place.
 #pragma once
+#include "cpus.hpp"
 #include "directory.hpp"
 #include "persister.hpp"
 #include <ddict/core.hpp>
@@ -47,6 +48,7 @@ private:
 	std::uint64_t restores_ = ddict_nothing;
 	detail::handle<ch_spawner, ch_spawner_destroy> spawner_;
 	std::vector<shard> shards_;
+	std::vector<cpu_list> places_; // of managers
 	std::optional<memory_pool> control_;
 	segment dir_;
 	directory known_;

@@ -23,6 +23,13 @@ enum class ddict_full : std::uint32_t {
 	evict,  // keys that were not used for longest make room
 };
 
+// On which of the CPUs that its creator may use a dictionary's managers run; their memory lies there too.
+enum class ddict_placement : std::uint32_t {
+	anywhere,
+	compact, // each on a CPU, one NUMA node after the other
+	spread,  // each on a CPU, over as many NUMA nodes as there are, in turn
+};
+
 // What a dictionary begins with, instead of the number of a checkpoint: nothing, the checkpoint that was persisted last, or
 // what the log in its directory says.
 inline constexpr std::uint64_t ddict_nothing = ~std::uint64_t{0}, ddict_newest = ddict_nothing - 1,
@@ -40,6 +47,8 @@ struct ddict_options {
 	bool wait_for_writers = false;
 	bool read_only = false;        // nobody may write
 	unsigned replicas = 1;         // 2: each key is also with another manager, and outlives the death of one
+	ddict_placement placement = ddict_placement::anywhere;
+	std::vector<std::string> cpus{}; // or lists of CPUs, as "0-3,8": of the first manager, the second...; then again
 	nanoseconds timeout = forever; // of every call through the handle that created it, and its copies
 	// Files; see "Files" in libddict(7).
 	std::string persist_path{};     // a directory for this dictionary's files and nothing else; empty: it has none

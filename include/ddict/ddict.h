@@ -29,6 +29,10 @@ struct ch_ddict_visit;  /* what a function sees that runs next to the data; opaq
 
 enum { CH_DDICT_REFUSE = 0, CH_DDICT_WAIT = 1, CH_DDICT_EVICT = 2 }; /* what a put does when memory is full */
 
+/* Where managers run, and their memory lies: wherever the creator may; each on a CPU, one NUMA node after the other; or
+ * over as many nodes as there are, in turn. */
+enum { CH_DDICT_ANYWHERE = 0, CH_DDICT_COMPACT = 1, CH_DDICT_SPREAD = 2 };
+
 #define CH_DDICT_WAIT_FOR_KEYS    UINT32_C(1)
 #define CH_DDICT_WAIT_FOR_WRITERS UINT32_C(2)
 #define CH_DDICT_READ_ONLY        UINT32_C(4)
@@ -55,11 +59,15 @@ struct ch_ddict_attr {
 	uint64_t persist_freq;    /* checkpoints whose number it divides are persisted when they retire; default: none */
 	uint64_t persist_count;   /* persisted checkpoints that are kept; default: all */
 	uint64_t restore_from;    /* with CH_DDICT_RESTORE */
+	const char *cpus;         /* "0-3,8;4-7": where the first manager runs, the second...; then again. Default: placement */
+	uint32_t placement;       /* CH_DDICT_ANYWHERE... */
+	uint32_t reserved;        /* 0 */
 };
 #define CH_DDICT_ATTR_INIT \
 	{ .size = sizeof(struct ch_ddict_attr), .managers = 0, .memory = 0, .name = NULL, .max_clients = 0, \
 	  .when_full = 0, .working_set = 0, .flags = 0, .replicas = 0, .max_memory = 0, \
-	  .persist_path = NULL, .persist_freq = 0, .persist_count = 0, .restore_from = 0 }
+	  .persist_path = NULL, .persist_freq = 0, .persist_count = 0, .restore_from = 0, .cpus = NULL, .placement = 0, \
+	  .reserved = 0 }
 
 /* How a value is put; NULL for all defaults. */
 struct ch_ddict_put_attr {

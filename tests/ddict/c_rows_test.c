@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* c_rows_test.c - what c_test.c leaves out, so that each row of the table in libddict(7) has been called from C: all kinds
  * of calls under way, positions of walks, functions next to the data, copies, lives, memory, and the figures. */
+#define _GNU_SOURCE
 #include "../support/support.h"
 #include <criterion/criterion.h>
 #include <ddict/ddict.h>
+#include <sched.h>
 #include <signal.h>
 
 TestSuite(ddict_c_rows, .timeout = WATCHDOG_S);
@@ -228,4 +230,48 @@ Test(ddict_c_rows, checkpoints_persist_when_they_retire)
 	ch_ddict_destroy(d);
 	snprintf(command, sizeof(command), "rm -r %s", dir);
 	cr_assert_eq(system(command), 0);
+}
+
+static int where_it_runs(struct ch_ddict_visit *visit, const void *arg, size_t len)
+{
+	cpu_set_t set;
+
+	(void)arg, (void)len;
+	sched_getaffinity(0, sizeof(set), &set);
+	return ch_ddict_visit_answer(visit, &set, sizeof(set));
+}
+
+Test(ddict_c_rows, managers_are_placed)
+{
+	struct ch_ddict_attr attr = CH_DDICT_ATTR_INIT;
+	struct ch_ddict_view *view;
+	struct ch_ddict *d;
+	char list[32];
+	cpu_set_t set;
+	int first = 0;
+
+	sched_getaffinity(0, sizeof(set), &set);
+	while (!CPU_ISSET(first, &set))
+		first++;
+	snprintf(list, sizeof(list), "0-1023;%d", first);
+	attr.managers = 2;
+	attr.cpus = list;
+	cr_assert_eq(ch_ddict_create(&attr, &d), -EINVAL, "so many CPUs there are not");
+	attr.cpus = list + strlen("0-1023;");
+	cr_assert_eq(ch_ddict_create(&attr, &d), 0, "%s", ch_ddict_errmsg());
+	cr_assert_eq(ch_ddict_set_manager(d, 1), 0);
+	cr_assert_eq(ch_ddict_run(d, where_it_runs, NULL, 0, &view), 0, "%s", ch_ddict_errmsg());
+	CPU_ZERO(&set);
+	CPU_SET(first, &set);
+	cr_assert_eq(ch_ddict_view_len(view), sizeof(set));
+	cr_assert_eq(memcmp(ch_ddict_view_data(view), &set, sizeof(set)), 0);
+	ch_ddict_view_release(view);
+	ch_ddict_destroy(d);
+	attr.placement = CH_DDICT_SPREAD;
+	cr_assert_eq(ch_ddict_create(&attr, &d), -EINVAL, "both");
+	attr.cpus = NULL;
+	cr_assert_eq(ch_ddict_create(&attr, &d), 0, "%s", ch_ddict_errmsg());
+	ch_ddict_destroy(d);
+	attr.placement = 3;
+	cr_assert_eq(ch_ddict_create(&attr, &d), -EINVAL);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // handle_test.cpp - creating, attaching, copying, shipping, destroying.
 #include "ddict_support.hpp"
+#include <sched.h>
 #include <filesystem>
 
 TestSuite(ddict_handle, .timeout = WATCHDOG_S);
@@ -57,6 +58,70 @@ Test(ddict_handle, impossible_options_are_refused)
 	cr_assert_eq(error_of([] { dict d({.managers = 1, .max_clients = 1000000}); }), EINVAL);
 	cr_assert_eq(error_of([] { dict d({.managers = 1, .name = "not/a/name"}); }), EINVAL);
 	cr_assert_neq(error_of([] { dict d({.managers = 1, .memory = std::size_t{1} << 46}); }), 0);
+}
+
+// "0-3,8", as the kernel says it of a process.
+static std::string cpus_of(pid_t pid)
+{
+	std::ifstream in("/proc/" + std::to_string(pid) + "/status");
+
+	for (std::string line; std::getline(in, line);)
+		if (line.starts_with("Cpus_allowed_list:"))
+			return line.substr(line.find_first_not_of("\t ", line.find(':') + 1));
+	return "";
+}
+
+static std::vector<std::string> cpus_of_managers(const ch::ddict_core &d)
+{
+	std::vector<std::string> all;
+
+	for (unsigned m = 0; m < d.managers(); m++) {
+		d.directed(m).size(); // it runs where it is to
+		all.push_back(cpus_of(ch_peer_pid(d.manager_peer(m))));
+	}
+	return all;
+}
+
+static std::vector<std::string> my_cpus()
+{
+	std::vector<std::string> all;
+	cpu_set_t set;
+
+	sched_getaffinity(0, sizeof(set), &set);
+	for (unsigned n = 0; n < CPU_SETSIZE; n++)
+		if (CPU_ISSET(n, &set))
+			all.push_back(std::to_string(n));
+	return all;
+}
+
+Test(ddict_handle, managers_run_where_they_are_placed)
+{
+	const std::vector<std::string> cpus = my_cpus();
+	const std::string first = cpus.front(), last = cpus.back(), mine = cpus_of(getpid());
+
+	for (const auto policy : {ch::ddict_placement::compact, ch::ddict_placement::spread}) {
+		const ddict<int, int> d({.managers = static_cast<unsigned>(cpus.size()), .placement = policy});
+		const std::vector<std::string> got = cpus_of_managers(d.core());
+
+		cr_assert_eq(std::set<std::string>(got.begin(), got.end()), std::set<std::string>(cpus.begin(), cpus.end()));
+	}
+	const ddict<int, int> d({.managers = 3, .cpus = {first, last}});
+	cr_assert_eq(cpus_of_managers(d.core()), (std::vector<std::string>{first, last, first}));
+	const ch_peer dead = d.core().manager_peer(1);
+	kill(ch_peer_pid(dead), SIGKILL);
+	AWAIT(d.core().manager_peer(1).id != dead.id);
+	cr_assert_eq(error_of([&] { d.manager(1).size(); }), EOWNERDEAD);
+	cr_assert_eq(cpus_of_managers(d.core()), (std::vector<std::string>{first, last, first}));
+	cr_assert_eq(cpus_of_managers(ddict<int, int>({.managers = 2}).core()), (std::vector<std::string>{mine, mine}));
+	cr_assert_eq(cpus_of(getpid()), mine);
+}
+
+Test(ddict_handle, places_that_cannot_be)
+{
+	for (const char *bad : {"", "x", "1-", "3-1", "0,", "0 1", "1024", "-1", "1023"})
+		cr_assert_eq(error_of([&] { ddict<int, int>({.managers = 1, .cpus = {bad}}); }), EINVAL, "%s", bad);
+	cr_assert_eq(error_of([] { ddict<int, int>({.placement = ch::ddict_placement::spread, .cpus = {my_cpus()[0]}}); }),
+		     EINVAL);
 }
 
 Test(ddict_handle, a_dictionary_ends_with_the_last_copy_of_its_creators_handle)

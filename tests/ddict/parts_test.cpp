@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // parts_test.cpp - the pure parts of libddict: index, placement, numbers, records.
 #include "ddict_support.hpp"
+#include "cpus.hpp"
 #include "index.hpp"
 #include "number.hpp"
 #include "place.hpp"
 #include "wire.hpp"
 #include <cmath>
+#include <sys/stat.h>
 #include <map>
 
 using namespace ch::dd;
@@ -106,4 +108,41 @@ Test(ddict_parts, records_end_where_their_message_ends)
 	}
 	unpacker u({p.data(), p.size()});
 	cr_assert(u.u32(n) && u.raw(n, b) && u.empty() && b.size() == 3);
+}
+
+Test(ddict_parts, managers_are_placed_by_nodes)
+{
+	using lists = std::vector<cpu_list>;
+	const cpu_list all = parse_cpus("0-7");
+	const lists nodes = {parse_cpus("0-1,4-5"), {}, parse_cpus("2-3,6-7")};
+	const auto place = [&](ch::ddict_placement p, unsigned nr) { return place_managers(p, nr, all, nodes); };
+
+	cr_assert_eq(place(ch::ddict_placement::anywhere, 2), (lists{{}, {}}));
+	cr_assert_eq(place(ch::ddict_placement::compact, 5), (lists{{0}, {1}, {4}, {5}, {2}}));
+	cr_assert_eq(place(ch::ddict_placement::spread, 2), (lists{{0}, {2}}));
+	cr_assert_eq(place(ch::ddict_placement::spread, 4), (lists{{0}, {2}, {4}, {6}}));
+	cr_assert_eq(place(ch::ddict_placement::spread, 3), (lists{{0}, {2}, {4}}));
+	// More managers than CPUs; CPUs of no known node; one node of which a part may be used.
+	cr_assert_eq(place_managers(ch::ddict_placement::compact, 3, {1, 9}, nodes), (lists{{1}, {9}, {1}}));
+	cr_assert_eq(place_managers(ch::ddict_placement::spread, 4, {1, 9}, nodes), (lists{{1}, {9}, {1}, {9}}));
+	cr_assert_eq(place_managers(ch::ddict_placement::spread, 2, {4, 5}, {}), (lists{{4}, {5}}));
+}
+
+Test(ddict_parts, nodes_are_read_from_what_the_kernel_says)
+{
+	char dir[] = "/tmp/nodes.XXXXXX";
+	const auto write = [&](const std::string &name, const char *text) {
+		std::ofstream(std::string(dir) + "/" + name) << text << '\n';
+	};
+
+	cr_assert(mkdtemp(dir));
+	cr_assert(numa_nodes(dir).empty());
+	write("online", "0,2");
+	for (const char *node : {"node0", "node2"})
+		cr_assert_eq(mkdir((std::string(dir) + "/" + node).c_str(), 0700), 0);
+	write("node0/cpulist", "0-2");
+	write("node2/cpulist", "");
+	cr_assert_eq(numa_nodes(dir), (std::vector<cpu_list>{{0, 1, 2}})); // one of memory only
+	for (const char *file : {"/node0/cpulist", "/node2/cpulist", "/node0", "/node2", "/online", ""})
+		cr_assert_eq(remove((dir + std::string(file)).c_str()), 0);
 }
