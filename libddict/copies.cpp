@@ -72,7 +72,8 @@ int manager::reserve(bytes key, std::size_t vlen, std::uint64_t at)
 void manager::ask_for_room(ch::channel &whom, std::size_t len, std::uint32_t flags)
 {
 	const mirror_head extra{len, 0, 0};
-	const request ask{static_cast<std::uint32_t>(op::mirror_room), 0, 0, 0, 0, sizeof(ask) + sizeof(extra), flags, 0, -1, 0};
+	constexpr std::uint32_t behind = sizeof(request) + sizeof(extra);
+	const request ask{static_cast<std::uint32_t>(op::mirror_room), 0, 0, 0, 0, behind, flags, 0, -1, 0};
 	std::byte msg[sizeof(ask) + sizeof(extra)];
 
 	std::memcpy(msg, &ask, sizeof(ask));

@@ -166,6 +166,7 @@ private:
 	static int deliver_key(letter &l);
 	bool is_from_manager(const call &c) const;
 	void from_manager(call &c);
+	void do_as_told(call &c, const mirror_head &extra);
 	void take_copy(call &c, store &into);
 	void refill(const call &c);
 	bool is_repeated(const call &c);

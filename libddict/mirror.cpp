@@ -4,8 +4,9 @@
 //
 // What lies in a channel outlives its sender. So a change is safe from the death of one process when its letter is in
 // the next manager's channel, and only then is the client answered, and is anything else done: whoever saw the change
-// saw one that is safe. There is room for it before the change is made: see copies.cpp. A letter holds the key's new state, not the operation, and the id of the client's call, so that
-// a call that is repeated because its answer was lost is not done twice.
+// saw one that is safe. There is room for it before the change is made: see copies.cpp. A letter holds the key's new
+// state, not the operation, and the id of the client's call, so that a call that is repeated because its answer was lost
+// is not done twice.
 //
 // A manager that begins in a dead one's place asks the next manager for the copies, and the previous one for all its
 // keys, of which the dead one had the copies. Until it has its own keys it only listens.
@@ -210,6 +211,13 @@ void manager::from_manager(call &c)
 
 	if (c.head.flags & key_was_sent)
 		c.key = whole_key;
+	do_as_told(c, extra);
+	if (flush())
+		work_through_early();
+}
+
+void manager::do_as_told(call &c, const mirror_head &extra)
+{
 	switch (static_cast<op>(c.head.what)) {
 	case op::mirror_begin:
 		mirror_.clear();
@@ -261,8 +269,6 @@ void manager::from_manager(call &c)
 	default:
 		break;
 	}
-	if (flush())
-		work_through_early();
 }
 
 // A copy is taken whatever happens: its sender has answered for it. What it was sent in is its room, or it travelled in

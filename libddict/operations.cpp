@@ -186,7 +186,8 @@ manager::outcome manager::put(call &c)
 	}
 	const manner how = manner_of(c);
 
-	return answer_or_wait(c, with_both_rooms(c.key, c.head.at, c.value.size(), [&] { return put_or_adopt(c, c.value, how); }));
+	const auto put = [&] { return put_or_adopt(c, c.value, how); };
+	return answer_or_wait(c, with_both_rooms(c.key, c.head.at, c.value.size(), put));
 }
 
 manager::outcome manager::compare_and_set(call &c)
@@ -207,7 +208,8 @@ manager::outcome manager::compare_and_set(call &c)
 	const entry *e = store_.newest(c.key);
 	const manner how{c.head.at, e->expires, v->is_persistent};
 
-	return answer_or_wait(c, with_both_rooms(c.key, c.head.at, desired.size(), [&] { return put_or_adopt(c, desired, how); }));
+	const auto put = [&] { return put_or_adopt(c, desired, how); };
+	return answer_or_wait(c, with_both_rooms(c.key, c.head.at, desired.size(), put));
 }
 
 manager::outcome manager::erase(const call &c)

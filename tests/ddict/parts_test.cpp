@@ -130,11 +130,12 @@ Test(ddict_parts, managers_are_placed_by_nodes)
 
 Test(ddict_parts, nodes_are_read_from_what_the_kernel_says)
 {
-	char dir[] = "/tmp/nodes.XXXXXX";
+	char dir[] = "/tmp/nodes.\0\0\0\0\0\0";
 	const auto write = [&](const std::string &name, const char *text) {
 		std::ofstream(std::string(dir) + "/" + name) << text << '\n';
 	};
 
+	memset(dir + strlen(dir), 'X', 6);
 	cr_assert(mkdtemp(dir));
 	cr_assert(numa_nodes(dir).empty());
 	write("online", "0,2");

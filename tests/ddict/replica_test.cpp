@@ -216,7 +216,9 @@ Test(ddict_replica, puts_wait_for_room_at_a_neighbour)
 		};
 		std::set<int> there;
 
-		for (int k = 10000; error_of([&] { d.within(std::chrono::milliseconds(20)).put(k, whole_value(1, len)); }) == 0; k++)
+		const auto hasty = d.within(std::chrono::milliseconds(20));
+
+		for (int k = 10000; error_of([&] { hasty.put(k, whole_value(1, len)); }) == 0; k++)
 			there.insert(k);
 		const pid_t one = start_child([&] { return work(0); }), two = start_child([&] { return work(1); });
 
