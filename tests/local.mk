@@ -12,7 +12,7 @@
 # Exit 77 means skipped. Each program runs in a /dev/shm and a process namespace of its own and must leave nothing in
 # either; CH_TEST_SEED=N repeats a random run.
 LOG_COMPILER = $(top_srcdir)/tests/support/alone.sh
-EXTRA_DIST += tests/support/alone.sh
+EXTRA_DIST += tests/support/alone.sh tests/support/lsan.supp
 
 CHANNELS_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 CHANNELS_TEST_LIBS     = libchannels.la $(CRITERION_LIBS)

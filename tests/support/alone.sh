@@ -4,6 +4,7 @@
 # either: a file in shared memory or a process. Where namespaces are forbidden the test runs bare, and says so.
 #
 # The program keeps a process id that is unique outside too: Criterion names its socket in /tmp after it.
+export LSAN_OPTIONS="suppressions=${0%/*}/lsan.supp:print_suppressions=0"
 prepare='mount -t proc proc /proc && mount -t tmpfs tmpfs /dev/shm && echo $CH_TEST_PID >/proc/sys/kernel/ns_last_pid'
 if [ "$CH_TEST_ALONE" = 1 ]; then
 	export CH_TEST_ALONE=2
