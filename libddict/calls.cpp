@@ -270,21 +270,4 @@ void ddict_core::wait_for(bytes key) const
 	run(conn(), c, manager_for(key), fitted({.what = op::wait_for, .key = key, .flags = dd::wait_any}));
 }
 
-void ddict_core::put_everywhere(bytes key, std::size_t len, value_writer write, const ddict_put &how) const
-{
-	std::vector<ddict_call> calls;
-
-	for (unsigned m = 0; m < managers(); m++)
-		calls.push_back(directed(m).start_put(key, len, write, how));
-	for (ddict_call &c : calls)
-		c.done();
-}
-
-bool ddict_core::get_anywhere(bytes key, value_reader read) const
-{
-	return directed(is_directed() ? static_cast<unsigned>(directed_)
-				      : static_cast<unsigned>(ch_peer_pid(ch_peer_self())) % managers())
-		.get(key, read);
-}
-
 } // namespace ch

@@ -19,6 +19,7 @@ libddict_internal_la_SOURCES = \
 	libddict/cursor.cpp \
 	libddict/directory.cpp libddict/directory.hpp \
 	libddict/durable.cpp \
+	libddict/everywhere.cpp \
 	libddict/frozen.hpp \
 	libddict/index.hpp \
 	libddict/io.cpp libddict/io.hpp \
@@ -37,6 +38,7 @@ libddict_internal_la_SOURCES = \
 	libddict/restore.cpp libddict/restore.hpp \
 	libddict/shard.cpp libddict/shard.hpp \
 	libddict/snapshot.cpp libddict/snapshot.hpp \
+	libddict/spread.cpp \
 	libddict/statistics.cpp \
 	libddict/store.cpp libddict/store.hpp \
 	libddict/vault.cpp libddict/vault.hpp \

@@ -87,7 +87,7 @@ void manager::serve()
 
 	for (;;) {
 		const bool has_dates = !parked_.empty() || store_.next_expiry() || !outbox_.empty() || is_filling_ ||
-				       !jobs_.empty() || !owed_.empty() || !crowd_.empty();
+				       !jobs_.empty() || !owed_.empty() || !crowd_.empty() || !spreads_.empty();
 		const bool is_writing = persister_ && persister_->can_go_on();
 		const ssize_t n = ch_channel_recv(requests_.get(), buf, sizeof(buf),
 						  is_writing  ? CH_TRY
@@ -117,6 +117,8 @@ void manager::look_around(bool is_idle)
 {
 	if (!jobs_.empty())
 		look_at_jobs(is_idle);
+	if (!spreads_.empty())
+		look_at_spreads(is_idle);
 	store_.expire(monotonic_ns());
 	mirror_.expire(monotonic_ns());
 	move_in();
@@ -163,6 +165,8 @@ void manager::handle(bytes msg, ch::message *owner)
 		return from_manager(c);
 	if (c.head.client == 0 && c.head.what == static_cast<std::uint32_t>(op::visited))
 		return visited(c);
+	if (c.head.client == 0 && c.head.what == static_cast<std::uint32_t>(op::spread_done))
+		return spread_done(c);
 	if (is_filling_ || !outbox_.empty()) {
 		// Later, in the order in which they came.
 		early &e = early_.emplace_back();
@@ -173,6 +177,8 @@ void manager::handle(bytes msg, ch::message *owner)
 			e.copy.assign(msg.begin(), msg.end());
 		return;
 	}
+	if (c.head.client == 0 && c.head.what == static_cast<std::uint32_t>(op::spread_on))
+		return spread_on(c);
 	if (c.head.what == static_cast<std::uint32_t>(op::hello)) {
 		hello(c);
 		return;

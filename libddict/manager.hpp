@@ -172,6 +172,30 @@ private:
 	bool is_repeated(const call &c);
 	void work_through_early();
 
+	// spread.cpp
+	struct branch {
+		std::uint32_t first, end; // positions
+		unsigned child;
+		std::uint64_t incarnation; // the child's, when it was given the value
+	};
+	struct spreading {
+		std::uint64_t id, client; // client: 0 if a manager is to be told
+		std::uint64_t call;       // what they call it
+		unsigned parent;          // that manager
+		std::vector<branch> open; // that have not told yet
+		std::vector<spread_failure> failed;
+		std::uint32_t first = 0; // this manager's position
+	};
+	outcome spread(call &c);
+	void spread_on(call &c);
+	void spread_done(const call &c);
+	void hand_on(call &c, const spread_tail &t, spreading &&what, int err);
+	int keep_here(call &c);
+	int give(const call &c, const spread_tail &t, std::uint64_t id, unsigned child);
+	bool tell(spreading &s);
+	void look_at_spreads(bool is_idle);
+	ch::channel &way_to(unsigned m);
+
 	// copies.cpp
 	int claim_copy(std::size_t klen, std::size_t vlen);
 	int reserve(bytes key, std::size_t vlen, std::uint64_t at);
@@ -238,6 +262,10 @@ private:
 	bool is_retrying_ = false;
 	unsigned looks_ = 0;
 	std::list<job> jobs_; // functions that run next to the data
+	std::list<spreading> spreads_; // values on their way to other managers
+	std::uint64_t nr_spreads_ = 0;
+	std::unique_ptr<directory> known_; // once another manager than a neighbour is needed
+	std::vector<ch::channel> ways_;    // to the others' requests, those that were needed
 	descriptor dir_;      // of the dictionary
 	manager_stats stats_{};
 

@@ -37,7 +37,7 @@ bool manager::is_from_manager(const call &c) const
 {
 	return rules_.replicas > 1 && c.head.client == 0 &&
 	       c.head.what >= static_cast<std::uint32_t>(op::mirror_begin) &&
-	       c.head.what < static_cast<std::uint32_t>(op::last_op) &&
+	       c.head.what < static_cast<std::uint32_t>(op::spread_on) &&
 	       c.head.voff >= sizeof(request) + c.head.klen + sizeof(mirror_head);
 }
 

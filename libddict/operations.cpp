@@ -109,6 +109,8 @@ manager::outcome manager::write(call &c)
 		return compare_and_set(c);
 	case op::put_many:
 		return put_many(c);
+	case op::spread:
+		return spread(c);
 	case op::clear:
 		clear(c);
 		return outcome::answered;

@@ -37,7 +37,8 @@ static const char *name_of(unsigned what)
 					    "persist",
 					    "persisted",
 					    "restore",
-					    "flush"};
+					    "flush",
+					    "put_everywhere"};
 	static_assert(sizeof(names) / sizeof(*names) == static_cast<std::size_t>(op::mirror_begin));
 
 	return names[what];

@@ -60,7 +60,7 @@ std::int64_t manager::patience() const
 		if (p.until >= 0 && (until < 0 || p.until < until))
 			until = p.until;
 	}
-	const std::int64_t most = !owed_.empty() || !jobs_.empty() ? look_again : CH_FOREVER;
+	const std::int64_t most = !owed_.empty() || !jobs_.empty() || !spreads_.empty() ? look_again : CH_FOREVER;
 
 	return until < 0 ? most : std::clamp<std::int64_t>(until - monotonic_ns(), 0, most < 0 ? INT64_MAX : most);
 }

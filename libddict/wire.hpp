@@ -48,6 +48,8 @@ enum class op : std::uint32_t {
 	persisted, // arg: where to begin; reply: numbers of checkpoints that were persisted, as many as there is room for
 	restore,   // arg: a checkpoint, or ddict_log; flags: restore_...; reply arg of a commit: the newest checkpoint
 	flush,     // answered when all that was written so far is on disk
+	spread,    // as put, for this manager and those behind it; behind the value: spread_tail; answered with records of
+		   // spread_failure
 	// From manager to manager; client is 0.
 	mirror_begin, // what comes next is all that there is
 	mirror_put,
@@ -63,6 +65,9 @@ enum class op : std::uint32_t {
 	refill_put,
 	refill_done, // a call that was answered, or nearly
 	refill_end,  // arg: the incarnation that asked
+	// From any manager; client is 0.
+	spread_on,   // as spread; id: what spread_done is to say
+	spread_done, // arg: the first position; value: as the answer of spread
 	// From a manager's own child; client is 0.
 	visited, // id: the visit's secret, arg: status, flags: as the reply's arg; value: the answer, or a text
 	last_op
@@ -75,6 +80,18 @@ struct visit_head {
 	std::uint32_t module_len;
 	std::uint64_t offset;
 	std::uint32_t first, end;
+};
+
+// Behind a value that is handed on. Positions: 0 is the manager numbered root, 1 the next one...
+struct spread_tail {
+	std::uint32_t root, first, end; // whoever gets this has position first, and those behind it are to get it too
+	std::uint32_t parent;           // the number of the manager that gave it
+	std::uint64_t to;               // the incarnation that it is for; 0: any
+};
+// Positions that did not get it.
+struct spread_failure {
+	std::uint32_t first, end;
+	std::int32_t err;
 };
 
 // Between key and value of what one manager tells another.
@@ -162,6 +179,7 @@ inline constexpr std::size_t page_max = 16 * 1024; // a batch or a page, when th
 inline constexpr std::size_t key_max = 64 * 1024;  // bytes of a key
 inline constexpr std::size_t value_align = 64;     // of a value that has a block of its own
 inline constexpr std::size_t aligned_from = 4096;  // bytes; shorter ones lie right behind the key
+inline constexpr std::size_t spread_failures_max = 32;
 inline constexpr std::uint64_t scan_end = ~std::uint64_t{0};
 inline constexpr std::uint32_t scan_values = 1;
 inline constexpr std::uint32_t len_missing = ~std::uint32_t{0}; // instead of a length in a record: no such key

@@ -278,7 +278,8 @@ public:
 	static std::uint64_t synchronise(std::span<const ddict_core> all);
 
 	// Every manager holds a copy of a value that was put everywhere; who gets it asks one manager, always the same
-	// for one process. Several such puts of one key at a time may leave different copies.
+	// for one process. Several such puts of one key at a time may leave different copies. If it throws, all managers have
+	// it but those that could not be given it.
 	void put_everywhere(bytes key, std::size_t len, value_writer write, const ddict_put &how = {}) const;
 	bool get_anywhere(bytes key, value_reader read) const;
 
@@ -379,6 +380,9 @@ private:
 	dd::outgoing fitted(dd::outgoing out) const;
 	unsigned manager_for(bytes key) const;
 	ddict_call begin(const dd::outgoing &out) const;
+	void put_to_each(unsigned root, unsigned first, unsigned end, bytes key, std::size_t len, value_writer write,
+			 const ddict_put &how) const;
+	void put_down_tree(bytes key, std::size_t len, value_writer write, const ddict_put &how) const;
 	ddict_call start_visit(const dd::visit_head &head, bytes arg) const;
 	static ddict_view visited(ddict_call &&c);
 	static ddict_view view_of(std::unique_ptr<dd::pending> p);

@@ -29,6 +29,7 @@ check_PROGRAMS += \
 	tests/ddict/power_test \
 	tests/ddict/replica_test \
 	tests/ddict/room_test \
+	tests/ddict/spread_test \
 	tests/ddict/visit_test
 endif
 tests_ddict_c_rows_test_SOURCES    = tests/ddict/c_rows_test.c
@@ -90,6 +91,9 @@ tests_ddict_replica_test_LDADD     = $(DDICT_TEST_LDADD)
 tests_ddict_room_test_SOURCES      = tests/ddict/room_test.cpp
 tests_ddict_room_test_CPPFLAGS     = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_room_test_LDADD        = $(DDICT_TEST_LDADD)
+tests_ddict_spread_test_SOURCES    = tests/ddict/spread_test.cpp
+tests_ddict_spread_test_CPPFLAGS   = $(DDICT_TEST_CPPFLAGS)
+tests_ddict_spread_test_LDADD      = $(DDICT_TEST_LDADD)
 tests_ddict_visit_test_SOURCES     = tests/ddict/visit_test.cpp
 tests_ddict_visit_test_CPPFLAGS    = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_visit_test_LDADD       = $(DDICT_TEST_LDADD)
