@@ -40,7 +40,7 @@ ddict_options options_of(const ch_ddict_attr *attr)
 	}
 	if (a.when_full > CH_DDICT_EVICT ||
 	    (a.flags & ~(CH_DDICT_WAIT_FOR_KEYS | CH_DDICT_WAIT_FOR_WRITERS | CH_DDICT_READ_ONLY | CH_DDICT_LOG |
-		      CH_DDICT_RESTORE)) ||
+		      CH_DDICT_RESTORE | CH_DDICT_RESTART)) ||
 	    a.persist_count > UINT32_MAX || a.placement > CH_DDICT_SPREAD || a.reserved)
 		refuse(EINVAL, "ddict: struct ch_ddict_attr has values that mean nothing");
 	o.managers = a.managers;
@@ -65,6 +65,7 @@ ddict_options options_of(const ch_ddict_attr *attr)
 		o.cpus.emplace_back(left.substr(0, end));
 		left.remove_prefix(std::min(end + 1, left.size()));
 	}
+	o.restart = a.flags & CH_DDICT_RESTART;
 	if (a.flags & CH_DDICT_RESTORE)
 		o.restore_from = a.restore_from;
 	return o;
@@ -118,6 +119,20 @@ int ch_ddict_copy(const ch_ddict *dict, ch_ddict **out_dict)
 void ch_ddict_detach(ch_ddict *dict)
 {
 	delete dict;
+}
+
+int ch_ddict_destroy_for_restart(ch_ddict *dict)
+{
+	return guarded(dict, [&] {
+		dict->core.destroy_for_restart();
+		delete dict;
+		return 0;
+	});
+}
+
+int ch_ddict_drop_kept(const char *name)
+{
+	return guarded(name, [&] { return static_cast<int>(ddict_core::drop_kept(name)); });
 }
 
 void ch_ddict_destroy(ch_ddict *dict)

@@ -85,6 +85,34 @@ ssize_t ch_ddict_pop(ch_ddict *dict, const void *key, size_t klen, void *buf, si
 	});
 }
 
+ssize_t ch_ddict_pop_item(ch_ddict *dict, void *key, size_t kcap, size_t *out_klen, void *buf, size_t cap)
+{
+	return guarded(dict && (key || !kcap) && out_klen && (buf || !cap), [&]() -> ssize_t {
+		ddict_core::cursor all(dict->core, false);
+
+		while (all.next()) {
+			into to{buf, cap};
+
+			if (all.key().size() > kcap)
+				return failed(ENOBUFS, "ddict: the key is longer than its buffer");
+			if (!dict->core.pop(all.key(), to))
+				continue; // somebody else had it
+			*out_klen = all.key().size();
+			copied{all.key()}({static_cast<std::byte *>(key), kcap});
+			return static_cast<ssize_t>(to.len);
+		}
+		return failed(ENOENT, "ddict: there is no key");
+	});
+}
+
+int ch_ddict_reset_stats(ch_ddict *dict)
+{
+	return guarded(dict, [&] {
+		dict->core.reset_stats();
+		return 0;
+	});
+}
+
 int ch_ddict_contains(ch_ddict *dict, const void *key, size_t klen)
 {
 	return guarded(dict, [&] { return static_cast<int>(dict->core.contains(span(key, klen))); });

@@ -43,6 +43,8 @@ ddict_core ddict_core::create(const ddict_options &o)
 	owner->create(o);
 	ddict_core core(owner->descr());
 
+	if (!owner->kept().empty())
+		core.begin_with_kept(owner->kept());
 	if (owner->restores() != ddict_nothing)
 		core.restore(owner->restores());
 	if (owner->logs()) {

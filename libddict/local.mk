@@ -23,6 +23,7 @@ libddict_internal_la_SOURCES = \
 	libddict/frozen.hpp \
 	libddict/index.hpp \
 	libddict/io.cpp libddict/io.hpp \
+	libddict/kept.cpp \
 	libddict/link.cpp \
 	libddict/log.cpp libddict/log.hpp \
 	libddict/manager.cpp libddict/manager.hpp \

@@ -88,7 +88,7 @@ void manager::serve()
 	for (;;) {
 		const bool has_dates = !parked_.empty() || store_.next_expiry() || !outbox_.empty() || is_filling_ ||
 				       !jobs_.empty() || !owed_.empty() || !crowd_.empty() || !spreads_.empty();
-		const bool is_writing = persister_ && persister_->can_go_on();
+		const bool is_writing = (persister_ && persister_->can_go_on()) || (kept_ && kept_->can_go_on());
 		const ssize_t n = ch_channel_recv(requests_.get(), buf, sizeof(buf),
 						  is_writing  ? CH_TRY
 						  : has_dates ? patience()
@@ -104,7 +104,7 @@ void manager::serve()
 			return;
 		else if (n != -ETIMEDOUT && n != -EAGAIN)
 			raise(n);
-		if (persister_)
+		if (persister_ || kept_)
 			keep_files();
 		if (!parked_.empty() && outbox_.empty())
 			try_parked();

@@ -79,6 +79,7 @@ private:
 	void take_large();
 	void handle(bytes msg, ch::message *owner);
 	outcome dispatch(call &c);
+	outcome dispatch_files(call &c);
 	outcome dispatch_write(call &c);
 	outcome write(call &c);
 	static bool parse(bytes msg, call &out);
@@ -219,7 +220,10 @@ private:
 	outcome persist(const call &c);
 	void persisted(const call &c);
 	void restore(const call &c);
-	void commit_restored(const call &c);
+	void commit_restored(const call &c, std::unique_ptr<persister> &from);
+	std::unique_ptr<persister> kept_in(const call &c, bool is_reader);
+	void keep(const call &c);
+	void work_on_files(persister &p);
 	void flush_log(const call &c);
 
 	// waiting.cpp
@@ -291,6 +295,8 @@ private:
 	};
 	std::deque<early> early_; // requests that wait for the same, or for this manager to have its keys
 	std::unique_ptr<persister> persister_; // if the dictionary has a directory for files
+	std::unique_ptr<persister> kept_;      // for one that ends, or begins, see kept.cpp
+	bool was_frozen_ = false;              // before it was to be kept
 	// Room for copies, see copies.cpp.
 	ch::message room_; // for the copy of the write that is being done
 	std::uint64_t asked_ = 0, answered_ = 0; // by the next manager, when the call at hand asked, and by now

@@ -52,6 +52,15 @@ manager::outcome manager::dispatch(call &c)
 		reap();
 		answer(c, 0);
 		break;
+	default:
+		return dispatch_files(c);
+	}
+	return outcome::answered;
+}
+
+manager::outcome manager::dispatch_files(call &c)
+{
+	switch (static_cast<op>(c.head.what)) {
 	case op::persist:
 		return persist(c);
 	case op::persisted:
@@ -62,6 +71,9 @@ manager::outcome manager::dispatch(call &c)
 		break;
 	case op::flush:
 		flush_log(c);
+		break;
+	case op::keep:
+		keep(c);
 		break;
 	default:
 		return dispatch_write(c);

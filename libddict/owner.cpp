@@ -86,6 +86,9 @@ void owner::create(const ddict_options &o)
 	if (clients > clients_max)
 		refuse(EINVAL, "ddict: at most 32768 clients");
 	generation_ = fork_generation();
+	if (o.restart && (o.restore_from != ddict_nothing || o.read_only))
+		refuse(EINVAL, "ddict: restart begins with what was kept, and with nothing else, and not read only");
+	kept_ = o.restart ? place_of_kept(o.name) : std::string();
 	places_ = places_of(o, nr);
 	prepare_files(o);
 	ch_spawner *sp = nullptr;

@@ -12,6 +12,10 @@
 
 namespace ch::dd {
 
+std::uint64_t fork_generation();
+// Where what was kept under this name lies; throws if there is none, or not all of it.
+std::string place_of_kept(const std::string &name);
+
 class owner {
 public:
 	owner() = default;
@@ -26,6 +30,10 @@ public:
 	const descriptor &descr() const { return descr_; }
 	// What restore_from says that managers are to be asked for; ddict_nothing: nothing.
 	std::uint64_t restores() const { return restores_; }
+	// The directory of what it is to begin with; empty: nothing was kept for it.
+	const std::string &kept() const { return kept_; }
+	// Not in a forked child.
+	bool is_mine() const { return generation_ == fork_generation(); }
 	bool logs() const { return files_.has_log; }
 	// Its managers have begun their logs: from now on these count.
 	void publish_log() const;
@@ -46,6 +54,7 @@ private:
 	persist_rules files_{};
 	file files_lock_; // of the directory
 	std::uint64_t restores_ = ddict_nothing;
+	std::string kept_;
 	detail::handle<ch_spawner, ch_spawner_destroy> spawner_;
 	std::vector<shard> shards_;
 	std::vector<cpu_list> places_; // of managers

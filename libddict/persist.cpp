@@ -30,7 +30,14 @@ void manager::begin_files(const persist_rules &files)
 
 void manager::keep_files()
 {
-	for (const persister::answer &a : persister_->work()) {
+	for (persister *p : {persister_.get(), kept_.get()})
+		if (p)
+			work_on_files(*p);
+}
+
+void manager::work_on_files(persister &p)
+{
+	for (const persister::answer &a : p.work()) {
 		if (client *to = find_client(a.client))
 			answer_text(*to, a.id, a.status, a.text);
 		else if (a.status < 0)
@@ -53,20 +60,60 @@ manager::outcome manager::persist(const call &c)
 	return outcome::answered;
 }
 
+// The directory that a request names.
+std::unique_ptr<persister> manager::kept_in(const call &c, bool is_reader)
+{
+	persist_rules rules{};
+
+	if (c.value.empty() || c.value.size() >= sizeof(rules.dir))
+		refuse(EINVAL, "no directory");
+	std::memcpy(rules.dir, c.value.data(), c.value.size());
+	rules.epoch = c.head.arg;
+	rules.has_log = !is_reader;
+	rules.is_reader = is_reader;
+	return std::make_unique<persister>(rules, store_, index_, nr_managers_,
+					   [requests = requests_.get()] { poke(requests); });
+}
+
+// Answered when all of it is there.
+void manager::keep(const call &c)
+{
+	if (c.value.empty()) {
+		is_frozen_ = kept_ ? was_frozen_ : is_frozen_;
+		kept_.reset();
+		return answer(c, 0);
+	}
+	if (kept_)
+		return answer_text(c, -EBUSY, "it is being kept already");
+	try {
+		kept_ = kept_in(c, false);
+		was_frozen_ = std::exchange(is_frozen_, true);
+		kept_->flush(c.from->id, c.head.id);
+	} catch (const error &e) {
+		answer_text(c, -e.code().value(), e.what());
+	}
+}
+
 // Reads while nobody else is served: what was there stays until the commit.
 void manager::restore(const call &c)
 {
-	if (!persister_)
-		return answer_text(c, -EINVAL, no_files);
+	const bool is_kept = c.head.flags & restore_kept;
+
 	if (c.head.flags & restore_commit)
-		return commit_restored(c);
+		return commit_restored(c, is_kept ? kept_ : persister_);
+	if (!persister_ && !is_kept)
+		return answer_text(c, -EINVAL, no_files);
 	try {
+		if (is_kept)
+			kept_ = kept_in(c, true);
+		persister &from = is_kept ? *kept_ : *persister_;
+
 		if (c.head.flags & restore_drop)
-			persister_->drop();
+			from.drop();
 		else if (is_frozen_)
 			return answer_text(c, -EPERM, "the dictionary is frozen");
 		else
-			persister_->load(c.head.arg, rules_.working_set,
+			from.load(c.head.arg, rules_.working_set,
 					 rules_.when_full == static_cast<std::uint32_t>(ddict_full::evict));
 		answer(c, 0);
 	} catch (const error &e) {
@@ -74,20 +121,22 @@ void manager::restore(const call &c)
 	}
 }
 
-void manager::commit_restored(const call &c)
+void manager::commit_restored(const call &c, std::unique_ptr<persister> &from)
 {
-	if (!persister_->is_loaded())
+	if (!from || !from->is_loaded())
 		return answer_text(c, -EINVAL, "nothing was read that could be restored");
 	int status = 0;
 	std::string text;
 
-	newest_ = persister_->commit();
+	newest_ = from->commit();
 	try {
-		persister_->follow_commit();
+		if (persister_)
+			persister_->follow_commit();
 	} catch (const error &e) {
 		status = -e.code().value();
 		text = e.what();
 	}
+	kept_.reset();
 	writers_.clear();
 	unchecked_for_ = ~std::uint64_t{0};
 	for (parked &p : parked_)

@@ -220,6 +220,11 @@ void manager::persisted(const call &c)
 
 void manager::statistics(const call &c)
 {
+	if (c.head.flags & stats_reset) {
+		for (op_stats &s : stats_.ops)
+			s = {};
+		return answer(c, 0);
+	}
 	ch_pool_stats pool;
 	packer p(sizeof(reply));
 	reply head{c.head.id, 0, 0, 0, 0, sizeof(stats_)};

@@ -38,7 +38,8 @@ static const char *name_of(unsigned what)
 					    "persisted",
 					    "restore",
 					    "flush",
-					    "put_everywhere"};
+					    "put_everywhere",
+					    "keep"};
 	static_assert(sizeof(names) / sizeof(*names) == static_cast<std::size_t>(op::mirror_begin));
 
 	return names[what];
@@ -98,6 +99,11 @@ std::vector<ddict_stats> ddict_core::stats() const
 		out.back().lost = co.dir().words[m].lost.load(std::memory_order_relaxed);
 	}
 	return out;
+}
+
+void ddict_core::reset_stats() const
+{
+	ask_all({.what = op::stats, .flags = dd::stats_reset});
 }
 
 } // namespace ch

@@ -50,6 +50,8 @@ enum class op : std::uint32_t {
 	flush,     // answered when all that was written so far is on disk
 	spread,    // as put, for this manager and those behind it; behind the value: spread_tail; answered with records of
 		   // spread_failure
+	keep,      // arg: epoch; value: a directory: all that is here is written there, as a log begins, and from now on
+		   // nothing can be written; empty: that was all
 	// From manager to manager; client is 0.
 	mirror_begin, // what comes next is all that there is
 	mirror_put,
@@ -106,6 +108,8 @@ inline constexpr std::uint32_t room_for_keys = 1;                   // that are 
 inline constexpr std::uint32_t get_fresh = 1; // whatever the dictionary waits for, do not wait
 inline constexpr std::uint32_t persist_drop = 1;
 inline constexpr std::uint32_t restore_commit = 1, restore_drop = 2; // after reading, which is 0
+inline constexpr std::uint32_t restore_kept = 4; // from the directory that is the value
+inline constexpr std::uint32_t stats_reset = 1;
 inline constexpr std::uint32_t wait_any = 1;  // wait for the key, whatever its value
 inline constexpr std::uint32_t release_silently = 1;
 

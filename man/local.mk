@@ -78,7 +78,9 @@ dist_man3_MANS = \
 	man/man3/ch_ddict_cursor_open.3 \
 	man/man3/ch_ddict_cursor_open_at.3 \
 	man/man3/ch_ddict_destroy.3 \
+	man/man3/ch_ddict_destroy_for_restart.3 \
 	man/man3/ch_ddict_detach.3 \
+	man/man3/ch_ddict_drop_kept.3 \
 	man/man3/ch_ddict_erase.3 \
 	man/man3/ch_ddict_errmsg.3 \
 	man/man3/ch_ddict_fetch_add_f64.3 \
@@ -97,10 +99,12 @@ dist_man3_MANS = \
 	man/man3/ch_ddict_is_frozen.3 \
 	man/man3/ch_ddict_persist.3 \
 	man/man3/ch_ddict_pop.3 \
+	man/man3/ch_ddict_pop_item.3 \
 	man/man3/ch_ddict_put.3 \
 	man/man3/ch_ddict_put_everywhere.3 \
 	man/man3/ch_ddict_put_if_absent.3 \
 	man/man3/ch_ddict_put_many.3 \
+	man/man3/ch_ddict_reset_stats.3 \
 	man/man3/ch_ddict_restore.3 \
 	man/man3/ch_ddict_rollback.3 \
 	man/man3/ch_ddict_run.3 \

@@ -49,6 +49,7 @@ struct ddict_options {
 	unsigned replicas = 1;         // 2: each key is also with another manager, and outlives the death of one
 	ddict_placement placement = ddict_placement::anywhere;
 	std::vector<std::string> cpus{}; // or lists of CPUs, as "0-3,8": of the first manager, the second...; then again
+	bool restart = false; // begin with what was kept under this name, see ddict_core::destroy_for_restart
 	nanoseconds timeout = forever; // of every call through the handle that created it, and its copies
 	// Files; see "Files" in libddict(7).
 	std::string persist_path{};     // a directory for this dictionary's files and nothing else; empty: it has none
@@ -240,6 +241,10 @@ public:
 	unsigned which_manager(bytes key) const;
 	// Ends the dictionary for everybody, if this handle owns it.
 	void destroy() noexcept;
+	// The same, and what it holds stays in shared memory under its name, until a dictionary of this name is created
+	// with ddict_options::restart, or drop_kept() removes it. If it throws, the dictionary goes on.
+	void destroy_for_restart();
+	static bool drop_kept(const std::string &name); // whether there was something
 
 	// The same dictionary through another handle: one whose calls end after a time (ETIMEDOUT), one that asks only
 	// this manager whosever the key is, and back.
@@ -266,6 +271,7 @@ public:
 	bool freeze(bool is_frozen) const; // whether it was
 	bool is_frozen() const;
 	std::vector<ddict_stats> stats() const;
+	void reset_stats() const; // what operations took is counted from here on
 	// Calls fn(v, arg) beside each manager; what the first of them answers.
 	ddict_view visit(ddict_visitor fn, bytes arg) const;
 
@@ -388,6 +394,7 @@ private:
 	static ddict_view view_of(std::unique_ptr<dd::pending> p);
 	std::uint64_t ask_all(const dd::outgoing &out) const;
 	void ask_for_files(const dd::outgoing &out) const;
+	void begin_with_kept(const std::string &dir) const;
 	std::uint64_t ask_all(dd::outgoing out, std::uint64_t (*fold)(std::uint64_t, std::uint64_t)) const;
 
 	descriptor descr_{};

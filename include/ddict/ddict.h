@@ -38,6 +38,7 @@ enum { CH_DDICT_ANYWHERE = 0, CH_DDICT_COMPACT = 1, CH_DDICT_SPREAD = 2 };
 #define CH_DDICT_READ_ONLY        UINT32_C(4)
 #define CH_DDICT_LOG              UINT32_C(8)  /* what is written goes to a log too, for ch_ddict_flush */
 #define CH_DDICT_RESTORE          UINT32_C(16) /* begin with what restore_from says */
+#define CH_DDICT_RESTART          UINT32_C(32) /* begin with what ch_ddict_destroy_for_restart kept under this name */
 
 /* For restore_from, instead of a checkpoint's number. */
 #define CH_DDICT_NEWEST   (UINT64_MAX - 1) /* the checkpoint that was persisted last */
@@ -101,6 +102,16 @@ CH_API int ch_ddict_copy(const struct ch_ddict *dict, struct ch_ddict **out_dict
 CH_API void ch_ddict_detach(struct ch_ddict *dict);
 /* ch_ddict_destroy - detach, and end the dictionary if this process created it. NULL is a no-op. Never fails. */
 CH_API void ch_ddict_destroy(struct ch_ddict *dict);
+/*
+ * ch_ddict_destroy_for_restart - the same, but what it holds stays in shared memory under its name, for a dictionary that
+ * is created with CH_DDICT_RESTART, or until ch_ddict_drop_kept.
+ *
+ * Returns 0, and the handle is gone; or -EINVAL (not by its creator), -EEXIST (something is kept under this name),
+ * -ENOSPC, -EOWNERDEAD, and dictionary and handle go on.  Blocks: until all is kept.  Threads: no other call may use it.
+ */
+CH_API int ch_ddict_destroy_for_restart(struct ch_ddict *dict);
+/* ch_ddict_drop_kept - remove what was kept under this name. Returns 1, or 0 if nothing was. */
+CH_API int ch_ddict_drop_kept(const char *name);
 /* ch_ddict_get_descr - its descriptor. */
 CH_API int ch_ddict_get_descr(const struct ch_ddict *dict, struct ch_descr *out_descr);
 /* ch_ddict_count_managers - how many managers it has. */
@@ -126,6 +137,9 @@ CH_API int ch_ddict_compare_and_set(struct ch_ddict *dict, const void *key, size
 CH_API ssize_t ch_ddict_get(struct ch_ddict *dict, const void *key, size_t klen, void *buf, size_t cap);
 /* ch_ddict_pop - as get, and erases the key. Of a value longer than cap, the first cap bytes are written. */
 CH_API ssize_t ch_ddict_pop(struct ch_ddict *dict, const void *key, size_t klen, void *buf, size_t cap);
+/* ch_ddict_pop_item - pop some key. Returns the length of its value, as ch_ddict_pop; -ENOENT if there is none, -ENOBUFS (the
+ * key is longer than kcap: it stays). */
+CH_API ssize_t ch_ddict_pop_item(struct ch_ddict *dict, void *key, size_t kcap, size_t *out_klen, void *buf, size_t cap);
 /* ch_ddict_contains, ch_ddict_erase - return 1 if the key was there, else 0. */
 CH_API int ch_ddict_contains(struct ch_ddict *dict, const void *key, size_t klen);
 CH_API int ch_ddict_erase(struct ch_ddict *dict, const void *key, size_t klen);
@@ -274,6 +288,9 @@ struct ch_ddict_op_stats {
 };
 /* ch_ddict_get_op_stats - of one manager and operation: "put", "get"... -ENOENT if it was not called. */
 CH_API int ch_ddict_get_op_stats(struct ch_ddict *dict, int manager, const char *op, struct ch_ddict_op_stats *out_stats);
+
+/* ch_ddict_reset_stats - what operations took is counted from here on. */
+CH_API int ch_ddict_reset_stats(struct ch_ddict *dict);
 
 /*
  * Called beside each manager, in a process of its own. Returns 0, or a negative errno value: the caller gets it.

@@ -73,6 +73,9 @@ public:
 	unsigned managers() const { return core_.managers(); }
 	unsigned which_manager(const K &key) const { return core_.which_manager(encoded(key)); }
 	void destroy() noexcept { core_.destroy(); }
+	// The same, and what it holds stays under its name, for ddict_options::restart or drop_kept. Throws, and goes on.
+	void destroy_for_restart() { core_.destroy_for_restart(); }
+	static bool drop_kept(const std::string &name) { return ddict_core::drop_kept(name); }
 
 	// The same dictionary, through a handle whose calls end after a time (ETIMEDOUT), or that asks one manager
 	// only.
@@ -198,6 +201,7 @@ public:
 	bool unfreeze() const { return core_.freeze(false); }
 	bool is_frozen() const { return core_.is_frozen(); }
 	std::vector<ddict_stats> stats() const { return core_.stats(); } // of each manager
+	void reset_stats() const { core_.reset_stats(); } // what operations took is counted from here on
 
 	// Checkpoints: the handle's number; see libddict(7).
 	std::uint64_t checkpoint_id() const noexcept { return core_.checkpoint_id(); }

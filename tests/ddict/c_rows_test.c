@@ -275,3 +275,40 @@ Test(ddict_c_rows, managers_are_placed)
 	attr.placement = 3;
 	cr_assert_eq(ch_ddict_create(&attr, &d), -EINVAL);
 }
+
+Test(ddict_c_rows, a_dictionary_begins_with_what_was_kept)
+{
+	struct ch_ddict_attr attr = CH_DDICT_ATTR_INIT;
+	struct ch_ddict_op_stats op;
+	char name[32], key[8], buf[8];
+	struct ch_ddict *d, *other;
+	struct ch_descr descr;
+	size_t klen;
+
+	snprintf(name, sizeof(name), "rows-%d", getpid());
+	attr.name = name;
+	attr.managers = 2;
+	cr_assert_eq(ch_ddict_create(&attr, &d), 0, "%s", ch_ddict_errmsg());
+	cr_assert_eq(ch_ddict_put(d, "key", 3, "value", 5, NULL), 0);
+	cr_assert_eq(ch_ddict_get_descr(d, &descr), 0);
+	cr_assert_eq(ch_ddict_attach(&descr, &other), 0);
+	cr_assert_eq(ch_ddict_destroy_for_restart(other), -EINVAL);
+	ch_ddict_detach(other);
+	cr_assert_eq(ch_ddict_destroy_for_restart(d), 0, "%s", ch_ddict_errmsg());
+	attr.flags = CH_DDICT_RESTART;
+	cr_assert_eq(ch_ddict_create(&attr, &d), 0, "%s", ch_ddict_errmsg());
+	cr_assert_eq(ch_ddict_create(&attr, &other), -ENOENT, "%s", ch_ddict_errmsg());
+	cr_assert_eq(ch_ddict_drop_kept(name), 0);
+
+	cr_assert_eq(ch_ddict_pop_item(d, key, 2, &klen, buf, sizeof(buf)), -ENOBUFS);
+	cr_assert_eq(ch_ddict_pop_item(d, key, sizeof(key), &klen, buf, sizeof(buf)), 5);
+	cr_assert(klen == 3 && memcmp(key, "key", 3) == 0 && memcmp(buf, "value", 5) == 0);
+	cr_assert_eq(ch_ddict_pop_item(d, key, sizeof(key), &klen, buf, sizeof(buf)), -ENOENT);
+
+	const int m = ch_ddict_which_manager(d, "key", 3);
+	cr_assert_eq(ch_ddict_get_op_stats(d, m, "pop", &op), 0);
+	cr_assert_eq(op.count, 1);
+	cr_assert_eq(ch_ddict_reset_stats(d), 0);
+	cr_assert_eq(ch_ddict_get_op_stats(d, m, "pop", &op), -ENOENT);
+	ch_ddict_destroy(d);
+}

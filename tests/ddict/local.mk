@@ -28,6 +28,7 @@ check_PROGRAMS += \
 	tests/ddict/persist_test \
 	tests/ddict/power_test \
 	tests/ddict/replica_test \
+	tests/ddict/restart_test \
 	tests/ddict/room_test \
 	tests/ddict/spread_test \
 	tests/ddict/visit_test
@@ -88,6 +89,9 @@ tests_ddict_power_test_LDFLAGS     = $(AM_LDFLAGS) -Wl,--wrap=fallocate -Wl,--wr
 tests_ddict_replica_test_SOURCES   = tests/ddict/replica_test.cpp
 tests_ddict_replica_test_CPPFLAGS  = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_replica_test_LDADD     = $(DDICT_TEST_LDADD)
+tests_ddict_restart_test_SOURCES   = tests/ddict/restart_test.cpp
+tests_ddict_restart_test_CPPFLAGS  = $(DDICT_TEST_CPPFLAGS)
+tests_ddict_restart_test_LDADD     = $(DDICT_TEST_LDADD)
 tests_ddict_room_test_SOURCES      = tests/ddict/room_test.cpp
 tests_ddict_room_test_CPPFLAGS     = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_room_test_LDADD        = $(DDICT_TEST_LDADD)
