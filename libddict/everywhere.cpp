@@ -65,9 +65,9 @@ void ddict_core::put_down_tree(bytes key, std::size_t len, value_writer write, c
 		if (const int status = co.wait(c, out.until).status; status < 0)
 			co.fail(root, status);
 	} catch (const error &e) {
-		if (e.code().value() != EOWNERDEAD)
+		if (e.code().value() == ETIMEDOUT || e.code().value() == ESTALE)
 			throw;
-		return put_to_each(root, 0, nr, key, len, write, how); // it may have handed nothing on
+		return put_to_each(root, 0, nr, key, len, write, how); // it is full or died, and may have handed nothing on
 	}
 	std::exception_ptr failure;
 
