@@ -5,6 +5,8 @@
 #include "place.hpp"
 #include "snapshot.hpp"
 #include <fcntl.h>
+#include <tuple>
+#include <unistd.h>
 
 namespace ch::dd {
 
@@ -17,6 +19,7 @@ constexpr std::size_t write_from = 256 << 10; // bytes that are written without 
 constexpr std::size_t busy_from = 4 << 20;
 constexpr std::size_t pending_max = 64 << 20;
 constexpr std::size_t window = 1 << 20;
+constexpr off_t reserve = 1 << 20; // bytes at a time
 
 struct log_head {
 	file_mark mark;
@@ -47,7 +50,7 @@ std::uint64_t sum_of(bytes whole_frame, std::uint64_t sum_of_head)
 change_log::change_log(const vault &v, const log_id &id, std::function<void()> poke)
     : appended_(sizeof(log_head)), dir_(v.dir()),
       file_(v.dir() + "/" + v.log_name(id.epoch, id.manager, id.number), O_WRONLY | O_CREAT | O_EXCL),
-      poke_(std::move(poke)), written_(sizeof(log_head))
+      poke_(std::move(poke)), written_(sizeof(log_head)), reserved_(sizeof(log_head))
 {
 	log_head h{{log_magic, file_version, byte_order}, id, 0};
 
@@ -153,6 +156,19 @@ void change_log::end()
 		refuse(-status_, text_);
 }
 
+// Room ahead: a sync of what makes the file longer takes half as long again, as the file's length has to be durable
+// too. Where there is no such room, it grows as it is written.
+void change_log::reserve_up_to(std::uint64_t end)
+{
+	if (end <= reserved_)
+		return;
+	const auto more = static_cast<off_t>(end - reserved_) + reserve;
+
+	reserved_ = fallocate(file_.fd(), 0, static_cast<off_t>(reserved_), more) == 0
+			    ? reserved_ + static_cast<std::uint64_t>(more)
+			    : end;
+}
+
 // One round: writes what is there, and syncs if somebody waits for it.
 void change_log::work(std::unique_lock<std::mutex> &lock)
 {
@@ -161,6 +177,7 @@ void change_log::work(std::unique_lock<std::mutex> &lock)
 	const bool has_to_sync = wanted_ > durable_;
 
 	lock.unlock();
+	reserve_up_to(at + now.size());
 	file_.write(now, at);
 	if (has_to_sync)
 		file_.sync();
@@ -198,10 +215,13 @@ void change_log::run() noexcept
 			lock.lock();
 		}
 		if (is_last || status_ < 0)
-			return;
+			break;
 	}
+	if (reserved_ > written_)
+		std::ignore = ftruncate(file_.fd(), static_cast<off_t>(written_)); // else zeros stay behind it
 }
 
+// Its head is durable before anything comes behind it.
 bool log_has_frames(const vault &v, const log_id &id)
 {
 	return file(v.dir() + "/" + v.log_name(id.epoch, id.manager, id.number), O_RDONLY).size() > sizeof(log_head);

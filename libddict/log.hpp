@@ -2,10 +2,10 @@
 // log.hpp - what one manager changed, in order, on disk as soon as somebody insists.
 //
 // A log is a head and frames; a frame is a record with its key and value, a number that goes up by one, and a checksum
-// that no other log's frame has.
-// It ends where the first frame is not whole. A log begins with what the store held when it began (its base), mixed
-// with the changes since then, each key's base before its first change; a frame says when the base is whole. So a log
-// with a whole base stands by itself, and one without stands on the log before it, which was ended in good order.
+// that no other log's frame has. It ends where the first frame is not whole; the file may be longer, with zeros behind.
+// A log begins with what the store held when it began (its base), mixed with the changes since then, each key's base
+// before its first change; a frame says when the base is whole. So a log with a whole base stands by itself, and one
+// without stands on the log before it, which was ended in good order.
 //
 // A thread writes and syncs; the manager appends to memory and goes on. What one sync covers is acknowledged together.
 // What may have been lost is what no sync covered: a frame says how far the last sync reached, so that a file that is
@@ -55,6 +55,7 @@ private:
 	void add(const record &r, bytes key, bytes value);
 	void run() noexcept;
 	void work(std::unique_lock<std::mutex> &lock);
+	void reserve_up_to(std::uint64_t end);
 
 	std::uint64_t appended_; // bytes of the file, when all is written
 	std::uint64_t number_ = 0, sum_of_head_ = 0;
@@ -67,6 +68,7 @@ private:
 	std::vector<std::byte> pending_;
 	std::uint64_t wanted_ = 0, durable_ = 0; // bytes of the file
 	std::uint64_t written_ = 0, noted_ = 0;  // noted_: what a frame says is durable
+	std::uint64_t reserved_;                 // the file's length; the writer's alone
 	bool is_ending_ = false;
 	int status_ = 0;
 	std::string text_;

@@ -71,6 +71,7 @@ int manager_main(const void *arg, std::size_t len)
 	std::signal(SIGINT, SIG_IGN);
 	std::signal(SIGHUP, SIG_IGN);
 	std::signal(SIGCHLD, SIG_DFL); // its children are waited for
+	std::signal(SIGXFSZ, SIG_IGN); // a file that may not be so long is an error
 	run_on(a.cpus); // before it touches memory, which then lies there. It was possible when the dictionary was created
 	try {
 		manager(a).serve();

@@ -244,6 +244,15 @@ Test(ddict_log, a_manager_that_is_killed_comes_back_with_what_was_flushed)
 	d.flush();
 }
 
+// Where the records end: behind them there may be zeros, and the last one ends with a letter.
+static std::uintmax_t end_of(const std::string &log)
+{
+	std::ifstream in(log, std::ios::binary);
+	const std::string all(std::istreambuf_iterator<char>(in), {});
+
+	return (all.find_last_not_of('\0') + 8) / 8 * 8;
+}
+
 // The last record cut at each of its bytes: everything before it is there. And a flip in what a later sync covers is
 // damage, not an end.
 Test(ddict_log, a_log_ends_before_its_first_record_that_is_not_whole)
@@ -260,10 +269,10 @@ Test(ddict_log, a_log_ends_before_its_first_record_that_is_not_whole)
 		d.flush();
 		d.put("second", "2"); // and that the first one is durable
 		d.flush();
-		before = fs::file_size(log);
+		before = end_of(log);
 		d.put("last", "3");
 		d.flush();
-		after = fs::file_size(log);
+		after = end_of(log);
 		fs::copy(s.dir(), s.path + "/kept", fs::copy_options::recursive);
 	}
 	log = s.dir() + "/" + fs::path(log).filename().string();
@@ -294,7 +303,6 @@ Test(ddict_log, a_log_that_cannot_be_written_is_begun_anew)
 {
 	const scratch s;
 
-	signal(SIGXFSZ, SIG_IGN);
 	{
 		const text_dict d(logged(s, 1));
 

@@ -40,8 +40,7 @@ inline ch::ddict_options with(const scratch &s, unsigned managers, std::uint64_t
 	return {.managers = managers, .memory = 64 << 20, .persist_path = s.dir(), .restore_from = from};
 }
 
-// For a dictionary's managers longer files are an error from now on, as on a full disk. SIGXFSZ has to be ignored
-// before they are made.
+// For a dictionary's managers longer files are an error from now on, as on a full disk.
 inline void forbid_large_files(const ch::ddict_core &d, std::size_t len)
 {
 	const rlimit limit{len, len};

@@ -336,7 +336,6 @@ Test(ddict_persist, a_checkpoint_that_cannot_be_written_leaves_the_last_one)
 {
 	const scratch s;
 
-	signal(SIGXFSZ, SIG_IGN);
 	const text_dict d(with(s, 2));
 
 	forbid_large_files(d.core(), 512 << 10);
