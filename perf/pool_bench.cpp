@@ -57,13 +57,14 @@ ch::pool_options placed(unsigned workers, std::uint32_t spin_ns)
 		}};
 }
 
-// body gives the value.
+// body gives the value. It runs where the first of two processes would: the baseline's owner is there too.
 sample in_process(const std::function<double(member &)> &body)
 {
 	shared<double> value;
 	sample s;
 
 	s.error = run_team(1, 1, [&](member &me) {
+		pin(cpu_of(0, 1, 2));
 		me.start();
 		*value = body(me);
 	});
