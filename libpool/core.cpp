@@ -426,6 +426,46 @@ pool_stats core::stats()
 	return s;
 }
 
+// ---- memory of tasks
+//
+// A thread keeps that of the last ones it threw away: a map gives dozens back and takes as many, which is more than malloc
+// has at hand.
+
+namespace {
+
+struct {
+	void *at[64];
+	std::uint32_t nr;
+	bool is_over; // the thread ends
+} constinit thread_local spare_tasks{};
+
+struct spare_tasks_end {
+	~spare_tasks_end()
+	{
+		spare_tasks.is_over = true;
+		while (spare_tasks.nr)
+			::operator delete(spare_tasks.at[--spare_tasks.nr]);
+	}
+};
+
+} // namespace
+
+void *task::operator new(std::size_t len)
+{
+	return spare_tasks.nr ? spare_tasks.at[--spare_tasks.nr] : ::operator new(len);
+}
+
+void task::operator delete(void *p) noexcept
+{
+	static thread_local spare_tasks_end end;
+
+	(void)end;
+	if (spare_tasks.nr < std::size(spare_tasks.at) && !spare_tasks.is_over)
+		spare_tasks.at[spare_tasks.nr++] = p;
+	else
+		::operator delete(p);
+}
+
 // ---- what the headers call
 
 task::~task()

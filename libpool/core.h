@@ -163,6 +163,8 @@ private:
 
 	// drain.cpp
 	template <class Pred> bool wait_until(lock &l, Pred pred, const deadline &dl);
+	ssize_t read_all();
+	ssize_t read_next(lock &l, std::int64_t timeout_ns);
 	bool read_some(lock &l, std::int64_t timeout_ns);
 	void send_again(lock &l);
 	bool hear(const result_head &h, const std::byte *m, std::size_t len);

@@ -93,8 +93,8 @@ static outcome outcome_of(result_kind k, bool has_memory)
 	return !has_memory ? outcome::no_memory : k == result_kind::value ? outcome::value : outcome::error;
 }
 
-// Reads what is there, but not for ever, and acts on it. False: nothing came in time. The lock is open meanwhile.
-bool core::read_some(lock &l, std::int64_t timeout_ns)
+// What is there. How many messages, or a negative errno.
+ssize_t core::read_all()
 {
 	constexpr std::size_t batch = 32;
 	alignas(8) std::byte buf[batch][small_message];
@@ -102,13 +102,34 @@ bool core::read_some(lock &l, std::int64_t timeout_ns)
 
 	for (std::size_t i = 0; i < batch; i++)
 		items[i] = {buf[i], small_message, 0};
-	is_reading_ = true;
-	l.unlock();
-	const ssize_t n = ch_channel_recv_batch(room_->results(), items, batch, timeout_ns);
-	l.lock();
-	is_reading_ = false;
+	const ssize_t n = ch_channel_recv_batch(room_->results(), items, batch, CH_TRY);
 	for (ssize_t i = 0; i < n; i++)
 		apply(buf[i], items[i].len);
+	return n;
+}
+
+// Waits for one, with the lock open: a single message goes a shorter way than many.
+ssize_t core::read_next(lock &l, std::int64_t timeout_ns)
+{
+	alignas(8) std::byte buf[small_message];
+
+	is_reading_ = true;
+	l.unlock();
+	const ssize_t n = ch_channel_recv(room_->results(), buf, sizeof(buf), timeout_ns);
+	l.lock();
+	is_reading_ = false;
+	if (n >= 0)
+		apply(buf, static_cast<std::size_t>(n));
+	return n;
+}
+
+// Reads what is there, or what comes next, and acts on it. False: nothing came in time.
+bool core::read_some(lock &l, std::int64_t timeout_ns)
+{
+	ssize_t n = read_all();
+
+	if (n == -EAGAIN && timeout_ns != CH_TRY)
+		n = read_next(l, timeout_ns);
 	if (n == -EAGAIN || n == -ETIMEDOUT)
 		return false;
 	if (n == -ENOBUFS)

@@ -66,6 +66,8 @@ struct CH_API task {
 	std::byte small_[small_max];
 
 	task() = default;
+	static void *operator new(std::size_t len);
+	static void operator delete(void *p) noexcept;
 	task(const task &) = delete;
 	task &operator=(const task &) = delete;
 	~task();

@@ -195,8 +195,8 @@ private:
 
 	struct batch {
 		detail::task_ref task;
-		std::vector<item> items; // kept until the result is there: to begin one by one what killed a worker together
-		std::size_t first = 0;
+		std::vector<item> items; // of several, until the result is there: to begin one by one what killed a worker together
+		std::size_t nr = 0, first = 0;
 	};
 	using flight = std::conditional_t<IsOrdered, detail::in_order<batch>, detail::as_they_end<batch>>;
 
@@ -225,23 +225,29 @@ private:
 	// seven eighths of the window are under way.
 	void fill()
 	{
-		std::optional<detail::convoy> together;
-
 		if constexpr (std::ranges::contiguous_range<range>) {
 			const std::size_t window = chunker_.window();
 
 			if (flying_.size() + std::min<std::size_t>(window / 8, 32) > window && flying_.has_next())
 				return;
-			together.emplace(*core_);
+			const detail::convoy together(*core_);
+			fill_up();
+		} else {
+			fill_up();
 		}
+	}
+	void fill_up()
+	{
 		while (flying_.size() < chunker_.window() && has_input()) {
 			batch b;
 
-			b.items = std::move(spare_);
+			read(spare_, chunker_.next(left()));
 			b.first = nr_read_;
-			read(b.items, chunker_.next(left()));
-			nr_read_ += b.items.size();
-			b.task = detail::send_chunk(*core_, f_, b.items, o_.task);
+			b.nr = spare_.size();
+			nr_read_ += b.nr;
+			b.task = detail::send_chunk(*core_, f_, spare_, o_.task);
+			if (b.nr > 1)
+				b.items = std::move(spare_);
 			flying_.push(std::move(b));
 		}
 	}
@@ -257,13 +263,14 @@ private:
 			batch b = flying_.pop();
 
 			unpack(b);
-			spare_ = std::move(b.items);
+			if (b.nr > 1)
+				spare_ = std::move(b.items);
 			fill();
 		}
 	}
 	void unpack(batch &b)
 	{
-		const std::size_t n = b.items.size();
+		const std::size_t n = b.nr;
 
 		first_ = b.first;
 		if (b.task->what == detail::outcome::value)
@@ -278,11 +285,13 @@ private:
 	{
 		while (!b.items.empty()) {
 			batch single;
+			std::vector<item> one;
 
-			single.items.push_back(std::move(b.items.back()));
+			one.push_back(std::move(b.items.back()));
 			b.items.pop_back();
+			single.nr = 1;
 			single.first = b.first + b.items.size();
-			single.task = detail::send_chunk(*core_, f_, single.items, o_.task);
+			single.task = detail::send_chunk(*core_, f_, one, o_.task);
 			flying_.push_first(std::move(single));
 		}
 	}
@@ -300,7 +309,7 @@ private:
 	detail::chunker chunker_;
 	std::optional<std::ranges::iterator_t<range>> it_;
 	flight flying_;
-	std::vector<item> spare_; // of a chunk that was dealt with: its memory is used again
+	std::vector<item> spare_; // where the next chunk is read: the memory of one that was dealt with is used again
 	detail::landing<result, is_flat> here_;
 	std::size_t at_ = 0, first_ = 0, nr_read_ = 0, nr_given_ = 0;
 	std::optional<progress_bar> bar_;
