@@ -273,7 +273,7 @@ int await_reply(ch_spawner *sp, reply *out)
 	}
 }
 
-int ask(ch_spawner *sp, const request &rq, const void *arg, reply *out)
+int ask(ch_spawner *sp, const request &rq, const void *arg)
 {
 	iovec iov[2] = {{const_cast<request *>(&rq), sizeof(rq)}, {const_cast<void *>(arg), rq.len}};
 	msghdr m{};
@@ -287,7 +287,31 @@ int ask(ch_spawner *sp, const request &rq, const void *arg, reply *out)
 	if (n < 0)
 		return fail(errno == ECONNRESET ? -EPIPE : -errno, "ch_spawner_spawn: spawner %d: %s", sp->pid,
 			    strerror(errno));
-	return await_reply(sp, out);
+	return 0;
+}
+
+int check_call(const ch_spawner *sp, ch_spawn_fn fn, const void *arg, size_t len, const void *out)
+{
+	if (const int rc = check(sp))
+		return rc;
+	if (!fn || !out || (!arg && len))
+		return fail(-EINVAL, "ch_spawner_spawn: a NULL argument");
+	if (len > arg_max)
+		return fail(-EMSGSIZE, "ch_spawner_spawn: %zu bytes of argument, at most %zu", len, arg_max);
+	return 0;
+}
+
+// What the reply says, or why there is none.
+int hear(ch_spawner *sp, ch_peer *out)
+{
+	reply rp;
+
+	if (const int rc = await_reply(sp, &rp))
+		return rc;
+	if (rp.err)
+		return fail(-rp.err, "ch_spawner_spawn: fork in spawner %d: %s", sp->pid, strerror(rp.err));
+	out->id = rp.peer;
+	return 0;
 }
 
 } // namespace
@@ -322,21 +346,42 @@ CH_API int ch_spawner_create(struct ch_spawner **out_sp)
 CH_API int ch_spawner_spawn(struct ch_spawner *sp, ch_spawn_fn fn, const void *arg, size_t len, uint64_t cookie,
 			    struct ch_peer *out_peer)
 {
-	reply rp;
-
-	if (const int rc = check(sp))
+	if (const int rc = check_call(sp, fn, arg, len, out_peer))
 		return rc;
-	if (!fn || !out_peer || (!arg && len))
-		return fail(-EINVAL, "ch_spawner_spawn: a NULL argument");
-	if (len > arg_max)
-		return fail(-EMSGSIZE, "ch_spawner_spawn: %zu bytes of argument, at most %zu", len, arg_max);
 	const std::lock_guard<std::mutex> lock(sp->asking);
-	if (const int rc = ask(sp, request{fn, cookie, len}, arg, &rp))
+	if (const int rc = ask(sp, request{fn, cookie, len}, arg))
 		return rc;
-	if (rp.err)
-		return fail(-rp.err, "ch_spawner_spawn: fork in spawner %d: %s", sp->pid, strerror(rp.err));
-	out_peer->id = rp.peer;
-	return 0;
+	return hear(sp, out_peer);
+}
+
+CH_API int ch_spawner_spawn_many(struct ch_spawner *sp, ch_spawn_fn fn, const void *args, size_t len,
+				 uint64_t first_cookie, size_t nr, struct ch_peer *out_peers)
+{
+	constexpr size_t ahead = 8; // requests: the spawner does not wait for us between two
+	size_t asked = 0, heard = 0;
+	int rc = check_call(sp, fn, args, len, out_peers), rc_ask = 0;
+
+	if (rc)
+		return rc;
+	const std::lock_guard<std::mutex> lock(sp->asking);
+	for (;;) {
+		for (; asked < nr && asked < heard + ahead && !rc && !rc_ask; asked++)
+			if ((rc_ask = ask(sp, request{fn, first_cookie + asked, len},
+					  static_cast<const char *>(args) + asked * len)) != 0)
+				break;
+		if (heard == asked)
+			break;
+		// Every answer is fetched, also after one that failed: the next call's comes behind them.
+		out_peers[heard].id = 0;
+		const int rc_one = hear(sp, &out_peers[heard]);
+		if (rc_one == -EPIPE)
+			return rc_one;
+		rc = rc ? rc : rc_one;
+		heard++;
+	}
+	for (size_t i = heard; i < nr; i++)
+		out_peers[i].id = 0;
+	return rc ? rc : rc_ask;
 }
 
 CH_API int ch_spawner_wait(struct ch_spawner *sp, int64_t timeout_ns, struct ch_exit *out_exit)

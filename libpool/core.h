@@ -202,7 +202,9 @@ private:
 	void watch() noexcept;
 	void settle_children();
 	bool replace_spawner();
+	void lay_desk(std::uint32_t i) noexcept;
 	int start_worker(std::uint32_t i) noexcept;
+	void start_all();
 	void bury(std::vector<ch_exit> &dead);
 	bool count_death(std::uint32_t w) noexcept;
 	void settle(const ch_exit &e, std::vector<outgoing> &out);

@@ -24,21 +24,29 @@ static constexpr unsigned replaced_max = 8;
 
 // Its place is taken before it can run, so that its end is not missed; until its name is known that is 0. Nothing to do if
 // another thread starts one there.
-int core::start_worker(std::uint32_t i) noexcept
+// A place that is free is got ready. Under the lock.
+void core::lay_desk(std::uint32_t i) noexcept
 {
 	desk &d = room_->desk_of(i);
+
+	workers_[i].nr_starts++;
+	workers_[i].peer = {};
+	workers_[i].is_running = true;
+	d.at_hand = ticket{0, 0}; // its last user is dead and dealt with
+	d.at.store(stage::unborn, std::memory_order_relaxed);
+	d.begun_ns.store(0, std::memory_order_relaxed);
+}
+
+int core::start_worker(std::uint32_t i) noexcept
+{
 	ch_peer peer{};
 	lock l(m_);
 	worker &w = workers_[i];
 
 	if (w.is_running)
 		return 0;
-	const unsigned start = ++w.nr_starts;
-	w.peer = peer;
-	w.is_running = true;
-	d.at_hand = ticket{0, 0}; // its last user is dead and dealt with
-	d.at.store(stage::unborn, std::memory_order_relaxed);
-	d.begun_ns.store(0, std::memory_order_relaxed);
+	lay_desk(i);
+	const unsigned start = w.nr_starts;
 	ch_spawner *const from = spawner_;
 	const worker_arg arg{this, i, !retired_.empty()};
 	l.unlock();
@@ -56,17 +64,28 @@ int core::start_worker(std::uint32_t i) noexcept
 	return rc;
 }
 
+// The first ones, before anybody else knows of this pool.
+void core::start_all()
+{
+	std::vector<worker_arg> args;
+	std::vector<ch_peer> peers(opt_.workers);
+
+	for (std::uint32_t i = 0; i < opt_.workers; i++) {
+		lay_desk(i);
+		args.push_back({this, i, false});
+	}
+	check(ch_spawner_spawn_many(spawner_, worker_main, args.data(), sizeof(args[0]), 0, args.size(), peers.data()));
+	for (std::uint32_t i = 0; i < opt_.workers; i++)
+		workers_[i].peer = peers[i];
+}
+
 void core::start()
 {
 	std::cout.flush();
 	std::clog.flush();
 	check(new_spawner(&spawner_));
-	for (std::uint32_t i = 0; i < opt_.workers; i++)
-		if (const int rc = start_worker(i); rc < 0) {
-			ch_spawner_destroy(spawner_);
-			raise(rc);
-		}
 	try {
+		start_all();
 		monitor_ = quiet_thread([this] { watch(); });
 	} catch (...) {
 		ch_spawner_destroy(spawner_);

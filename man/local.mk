@@ -239,6 +239,7 @@ dist_man3_MANS = \
 	man/man3/ch_spawner_create.3 \
 	man/man3/ch_spawner_destroy.3 \
 	man/man3/ch_spawner_spawn.3 \
+	man/man3/ch_spawner_spawn_many.3 \
 	man/man3/ch_spawner_wait.3 \
 	man/man3/ch_stream.3 \
 	man/man3/ch_stream_abort.3 \

@@ -55,6 +55,21 @@ CH_API int ch_spawner_spawn(struct ch_spawner *sp, ch_spawn_fn fn, const void *a
 			    struct ch_peer *out_peer);
 
 /*
+ * ch_spawner_spawn_many - start nr children without waiting for each.
+ *
+ * args          nr arguments of len bytes each, one behind the other.
+ * first_cookie  of the first child; the next has one more, and so on.
+ * out_peers     room for nr names. Written in any case but -EINVAL, -EMSGSIZE, -EPERM and -EPIPE: one that was not
+ *               started has the name 0. After the first that could not be started no more are asked for, but some
+ *               behind it may have been started.
+ *
+ * Returns 0 if all were started, or why one was not, as ch_spawner_spawn.
+ * Blocks: until all are forked.  Threads: safe.  Signals: unsafe.
+ */
+CH_API int ch_spawner_spawn_many(struct ch_spawner *sp, ch_spawn_fn fn, const void *args, size_t len,
+				 uint64_t first_cookie, size_t nr, struct ch_peer *out_peers);
+
+/*
  * ch_spawner_wait - learn of a child's end. Each is reported once.
  *
  * Returns 0, or -EAGAIN (none ended, with CH_TRY), -ETIMEDOUT, -EPIPE (the spawner was killed, and with it every

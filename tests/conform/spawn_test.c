@@ -207,6 +207,32 @@ static int creator(void *arg)
 	return b->value[3] ? wait_to_be_killed() : 0; /* or ends without destroy */
 }
 
+Test(spawn, many_are_started_in_one_call_each_with_its_argument_and_cookie, .init = setup, .fini = teardown)
+{
+	unsigned char args[50];
+	struct ch_peer p[50];
+	bool seen[50] = { false };
+
+	for (int i = 0; i < 50; i++)
+		args[i] = (unsigned char)i;
+	cr_assert_eq(ch_spawner_spawn_many(sp, returns_its_arg, args, 1, 1000, 50, p), 0, "%s", ch_errmsg());
+	for (int i = 0; i < 50; i++) {
+		const struct ch_exit e = wait_one();
+		const uint64_t k = e.cookie - 1000;
+
+		cr_assert(k < 50 && !seen[k]);
+		cr_assert_eq(e.peer.id, p[k].id);
+		cr_assert_eq(WEXITSTATUS(e.status), k);
+		seen[k] = true;
+	}
+	cr_assert_eq(ch_spawner_spawn_many(sp, returns_its_arg, NULL, 0, 0, 0, p), 0, "none is not an error");
+	cr_assert_eq(ch_spawner_spawn_many(sp, returns_its_arg, NULL, 1, 0, 1, p), -EINVAL);
+	cr_assert_eq(ch_spawner_spawn_many(sp, returns_its_arg, args, 65537, 0, 1, p), -EMSGSIZE);
+	/* The answers do not get mixed up with the next call's. */
+	const struct ch_peer last = spawn(returns_its_arg, args, 1, 7);
+	cr_assert_eq(wait_one().peer.id, last.id);
+}
+
 Test(spawn, children_are_gone_when_the_creator_is_killed_or_exits)
 {
 	for (int killed = 0; killed < 2; killed++) {
