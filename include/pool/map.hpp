@@ -195,7 +195,7 @@ private:
 
 	struct batch {
 		detail::task_ref task;
-		std::vector<item> items; // of several, until the result is there: to begin one by one what killed a worker together
+		std::vector<item> items; // of several, until the result is there: to begin them singly if a worker dies
 		std::size_t nr = 0, first = 0;
 	};
 	using flight = std::conditional_t<IsOrdered, detail::in_order<batch>, detail::as_they_end<batch>>;
