@@ -144,13 +144,21 @@ shard_reader::shard_reader(const vault &v, const manifest &of, unsigned m)
 	    h.nr_managers != of.shards.size() || t.sum.checksum != wanted_.checksum || t.sum.keys != wanted_.keys)
 		refuse(EPROTO, file_.path() + ": belongs to another checkpoint than its name says");
 	left_ = size - 2 * io_align;
-	posix_fadvise(file_.fd(), 0, 0, POSIX_FADV_SEQUENTIAL);
+	for (unsigned i = 0; i < io_depth; i++)
+		read_ahead(i * io_block);
 }
 
 void shard_reader::damaged(const char *what) const
 {
 	refuse(EPROTO, file_.path() + ": block " + std::to_string(number_) + " at byte " + std::to_string(at_) +
 			       " is damaged: " + what);
+}
+
+// The disk reads while what it has read is put into the store. A block at a time: the kernel cuts longer wishes short.
+void shard_reader::read_ahead(std::uint64_t by) const
+{
+	if (by < left_)
+		posix_fadvise(file_.fd(), static_cast<off_t>(at_ + by), io_block, POSIX_FADV_WILLNEED);
 }
 
 // False at the end.
@@ -160,6 +168,7 @@ bool shard_reader::load_block()
 
 	if (!want)
 		return false;
+	read_ahead(io_depth * io_block);
 	if (file_.read_some(std::span(block_).first(want), at_) != want)
 		damaged("it ends too early");
 	const auto h = load<block_head>(block_.data());

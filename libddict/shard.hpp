@@ -54,6 +54,7 @@ public:
 
 private:
 	bool load_block();
+	void read_ahead(std::uint64_t by) const;
 	[[noreturn]] void damaged(const char *what) const;
 
 	file file_;
