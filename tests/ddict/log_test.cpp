@@ -185,8 +185,7 @@ bool write_rounds(const ch::ddict_options &o, std::uint64_t from, struct board *
 
 // A process with its managers, killed at any instant while it writes. The round that was under way may be there in
 // part, and where: each manager has its own log. What was found then is what the next one begins with.
-Test(ddict_log, what_was_flushed_survives_the_death_of_everybody, .disabled = NOT_UNDER_ASAN,
-     .timeout = 10 * WATCHDOG_S)
+Test(ddict_log, what_was_flushed_survives_the_death_of_everybody, .timeout = 10 * WATCHDOG_S)
 {
 	const char *given = getenv("CH_TEST_KILLS");
 	std::uint64_t seed = test_seed();

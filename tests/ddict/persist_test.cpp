@@ -352,7 +352,7 @@ Test(ddict_persist, a_checkpoint_that_cannot_be_written_leaves_the_last_one)
 }
 
 // Everybody killed at any instant: what is listed is whole, and nothing that was acknowledged is missing.
-Test(ddict_persist, whoever_is_killed_leaves_whole_checkpoints, .disabled = NOT_UNDER_ASAN, .timeout = 10 * WATCHDOG_S)
+Test(ddict_persist, whoever_is_killed_leaves_whole_checkpoints, .timeout = 10 * WATCHDOG_S)
 {
 	const char *given = getenv("CH_TEST_KILLS");
 	std::uint64_t seed = test_seed();

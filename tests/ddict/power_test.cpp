@@ -313,6 +313,7 @@ void life::run(bool is_new)
 	while (waitpid(-1, nullptr, 0) > 0) // its spawner and managers are this process's now, and are being killed
 		;
 	pthread_mutex_unlock(&recorded->lock);
+	cr_assert_geq(ch_segment_reclaim(nullptr), 0); // what was only being made, nobody else sees to
 	munmap(b, sizeof(*b));
 }
 

@@ -169,7 +169,12 @@ __attribute__((no_sanitize_address)) long __wrap_syscall(long nr, ...)
 	for (long &x : a)
 		x = va_arg(ap, long);
 	va_end(ap);
-	const long op = a[1] & FUTEX_CMD_MASK; /* one that wakes never fails */
+	/*
+	 * Only those that wait. The kernel knows no wake that is interrupted: futex(2) lists EINTR for waits alone, a wake
+	 * sleeps nowhere but for a page of the word, which a fatal signal alone cuts short. To refuse one here is to lose it:
+	 * whoever it was meant for may sleep on, which says nothing about the library.
+	 */
+	const long op = a[1] & FUTEX_CMD_MASK;
 	if ((nr == SYS_futex && (op == FUTEX_WAIT || op == FUTEX_WAIT_BITSET) && strikes(K_FUTEX, EINTR)) ||
 	    (nr == SYS_membarrier && strikes(K_MEMBARRIER, EPERM)) || (nr == SYS_pidfd_open && strikes(K_PIDFD, EMFILE)))
 		return -1;

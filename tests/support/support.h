@@ -23,7 +23,8 @@
 #define MS ((int64_t)1000000)
 /*
  * gcc 12's address sanitizer does not guard its allocator across fork: a child may find a lock of it taken for ever if
- * a thread, Criterion's own among them, is in it at that moment. Tests that live on such forks are left out there.
+ * a thread of the parent is in it at that moment. Seen with gdb: the sanitizer itself asks for memory when a thread begins,
+ * here the child's keeper, and waits for the lock of a size class. Tests that fork beside threads on purpose are left out.
  */
 #ifdef __SANITIZE_ADDRESS__
 #define NOT_UNDER_ASAN true
