@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// shard.hpp - the file of one manager in a persisted checkpoint: a head, blocks of a stream of records, a tail.
-//
-// | part  | bytes                     | holds | | head  | io_align                  | mark, serial, checkpoint, manager
-// and how many there are, checksum             | | block | io_block, the last fewer  | checksum of the rest, serial,
-// number, length; then as much of the stream       | | tail  | io_align                  | mark, serial, blocks, keys,
-// size of the file, checksum of checksums, checksum  |
-//
-// The stream is records: head, key, value. Nothing of a block is looked at before its checksum was found right; what
-// the tail says has to be what the manifest says. Checksums are XXH3, 64 bits.
+/*
+ * shard.hpp - the file of one manager in a persisted checkpoint: a head, blocks of a stream of records, a tail.
+ *
+ * | part  | bytes                     | holds                                                                        |
+ * | head  | io_align                  | mark, serial, checkpoint, manager and how many there are, checksum           |
+ * | block | io_block, the last fewer  | checksum of the rest, serial, number, length; then as much of the stream     |
+ * | tail  | io_align                  | mark, serial, blocks, keys, size of the file, checksum of checksums, checksum |
+ *
+ * The stream is records: head, key, value. Nothing of a block is looked at before its checksum was found right; what
+ * the tail says has to be what the manifest says. Checksums are XXH3, 64 bits.
+ */
 #pragma once
 #include "vault.hpp"
 
