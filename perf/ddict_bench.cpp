@@ -5,6 +5,8 @@
 #include "ddict_baseline.h"
 #include <ddict/ddict.hpp>
 #include <deque>
+#include <sched.h>
+#include <stdexcept>
 
 using namespace bench;
 
@@ -130,13 +132,27 @@ private:
 	std::size_t ahead() const { return value.len() > 4096 ? 4 : in_flight; }
 };
 
+// As subject and baseline elsewhere: clients on the first half of the cpus, managers on the second.
+void pin(pid_t who, int index, const plan &p)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(static_cast<unsigned>(cpu_of(index, p.clients, p.clients + static_cast<int>(p.managers))), &cpus);
+	if (sched_setaffinity(who, sizeof(cpus), &cpus) < 0)
+		throw std::runtime_error("a process cannot be pinned");
+}
+
 // Calls one of the client's operations until the time is over; f(client, k) gives how many it did, 0 for a failure.
 template <class F> sample rate(const plan &p, F f)
 {
 	try {
 		const ch::ddict_core d = make(p);
 
+		for (unsigned m = 0; m < p.managers; m++)
+			pin(ch_peer_pid(d.manager_peer(m)), p.clients + static_cast<int>(m), p);
 		return count_clients(p.clients, [&](member &me, const std::function<void()> &ready) {
+			pin(0, me.index, p);
 			client c(d.descr(), p, me.index);
 
 			ready();
