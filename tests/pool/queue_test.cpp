@@ -2,11 +2,29 @@
 // queue_test.cpp - typed queues: within a process, between processes, full, closed, in pieces, by level, acknowledged.
 #include "pool_support.hpp"
 #include <csignal>
+#include <dlfcn.h>
 #include <map>
 #include <numeric>
 #include <set>
 
 TestSuite(pool_queue, .timeout = WATCHDOG_S);
+
+namespace {
+
+std::atomic<bool> dies_before_it_tells{false};
+
+} // namespace
+
+// Stands before the library's, which the queue calls to tell who sleeps of a value at a higher level.
+extern "C" int ch_channel_send_attr(ch_channel *c, const void *buf, std::size_t len, const ch_send_attr *attr,
+				    std::int64_t timeout_ns)
+{
+	static const auto real = reinterpret_cast<decltype(&ch_channel_send_attr)>(dlsym(RTLD_NEXT, "ch_channel_send_attr"));
+
+	if (dies_before_it_tells)
+		raise(SIGKILL);
+	return real(c, buf, len, attr, timeout_ns);
+}
 
 using namespace std::chrono_literals;
 
@@ -158,6 +176,25 @@ Test(pool_queue, the_highest_level_comes_first)
 	cr_assert_eq(*q.next(), 1);
 	cr_assert_eq(*q.next(), 0);
 	cr_assert_not(q.next());
+}
+
+Test(pool_queue, a_value_is_found_although_its_sender_died_before_it_told)
+{
+	ch::queue<int> q({.capacity = 16, .levels = 3});
+	std::thread sender([&] {
+		usleep(50000); // the other is about to sleep, or does
+		const pid_t child = fork();
+
+		if (child == 0) {
+			dies_before_it_tells = true;
+			q.put(7, 2);
+			_exit(0);
+		}
+		cr_assert_eq(child_end(child), -SIGKILL);
+	});
+	cr_assert_eq(q.get(), 7);
+	sender.join();
+	cr_assert_not(q.get_for(1100ms));
 }
 
 Test(pool_queue, join_waits_until_all_is_dealt_with)
