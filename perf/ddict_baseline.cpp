@@ -2,6 +2,7 @@
 // ddict_baseline.cpp - a minimal manager, and memcpy.
 #include "ddict_baseline.h"
 #include <functional>
+#include <optional>
 #include <stdexcept>
 #include <string_view>
 
@@ -131,7 +132,8 @@ private:
 	backoff wait_;
 };
 
-sample minimal_manager(std::size_t len, std::size_t ahead)
+// with_each(n): what the client does before it sends request n.
+static sample ask_manager(std::size_t len, std::size_t ahead, const std::function<void(std::size_t)> &with_each)
 {
 	const std::size_t all = sizeof(request_head) + len;
 	spsc_ring to(64, all), from(64, all);
@@ -149,8 +151,11 @@ sample minimal_manager(std::size_t len, std::size_t ahead)
 		for (std::uint64_t k = 0; k < 128; k++)
 			keys.push_back(key_of(0, k));
 		*result = run_timed([&](std::size_t) {
-			for (; under_way < ahead; under_way++, nr++)
+			for (; under_way < ahead; under_way++, nr++) {
+				if (with_each)
+					with_each(nr);
 				a.send(nr % 2, keys[nr / 2 % keys.size()]);
+			}
 			const std::size_t done = a.receive(1);
 
 			under_way -= done;
@@ -163,25 +168,64 @@ sample minimal_manager(std::size_t len, std::size_t ahead)
 	return s;
 }
 
+sample minimal_manager(std::size_t len, std::size_t ahead)
+{
+	return ask_manager(len, ahead, {});
+}
+
+// Copies between a private buffer and nr places in shared memory in turn.
+class copier {
+public:
+	copier(std::size_t len, std::size_t nr, bool is_in) : len_(len), nr_(nr), is_in_(is_in), memory_(len * nr), m_(len)
+	{
+		for (std::size_t i = 0; i < nr; i++)
+			std::memcpy(place(i), m_.data(), len);
+	}
+	void copy(std::size_t k)
+	{
+		if (is_in_)
+			std::memcpy(place(k), m_.data(), len_);
+		else
+			std::memcpy(m_.data(), place(k), len_);
+		asm volatile("" ::"r"(m_.data()), "r"(place(k)) : "memory");
+	}
+
+private:
+	std::size_t len_, nr_;
+	bool is_in_;
+	region memory_;
+	message m_;
+	char *place(std::size_t k) const { return static_cast<char *>(memory_.data()) + k % nr_ * len_; }
+};
+
+static sample ask_and_copy(std::size_t len, std::size_t nr, bool is_in)
+{
+	std::optional<copier> c; // in the client, whose page tables it is to be in
+
+	return ask_manager(8, 1, [&](std::size_t k) {
+		if (!c)
+			c.emplace(len, nr, is_in);
+		c->copy(k);
+	});
+}
+
+sample minimal_manager_in(std::size_t len, std::size_t nr)
+{
+	return ask_and_copy(len, nr, true);
+}
+
+sample minimal_manager_out(std::size_t len, std::size_t nr)
+{
+	return ask_and_copy(len, nr, false);
+}
+
 static sample copies(std::size_t len, std::size_t nr, bool is_in)
 {
-	const region memory(len * nr);
-	char *const place = static_cast<char *>(memory.data());
-
 	return count_clients(1, [&](member &, const std::function<void()> &ready) {
-		message m(len);
+		copier c(len, nr, is_in);
 
-		for (std::size_t i = 0; i < nr; i++)
-			std::memcpy(place + i * len, m.data(), len);
 		ready();
-		return run_timed([&](std::size_t k) {
-			if (is_in)
-				std::memcpy(place + k % nr * len, m.data(), len);
-			else
-				std::memcpy(m.data(), place + k % nr * len, len);
-			asm volatile("" ::"r"(m.data()), "r"(place) : "memory");
-			return std::size_t{1};
-		});
+		return run_timed([&](std::size_t k) { return c.copy(k), std::size_t{1}; });
 	});
 }
 

@@ -45,6 +45,10 @@ sample count_clients(int nr, const std::function<counted(member &, const std::fu
 // half puts, half gets, a key of 128 bytes and a value of len bytes in one plain slot each way. Crash tolerance,
 // sleeping, and growth it does not have.
 sample minimal_manager(std::size_t len, std::size_t ahead = 1);
+// The same, asked one at a time by a client that copies len bytes into nr places in shared memory in turn, or out of them,
+// with each request: what a value that does not travel in the ring costs at least where a manager is asked for it.
+sample minimal_manager_in(std::size_t len, std::size_t nr);
+sample minimal_manager_out(std::size_t len, std::size_t nr);
 
 // A server of somebody else's behind a Unix socket, where it is installed: started for each measurement, in a directory
 // of its own. Operations per second of one client, with so many requests in one write.

@@ -20,16 +20,16 @@ struct plan {
 	unsigned managers = 1;
 };
 
-// How many keys a client has: as many as 4 MiB hold, but 2 to 128. So values of up to 1 MiB stay in the caches, for the
-// dictionary as for memcpy.
-std::size_t nr_keys(std::size_t len)
+// How many keys a client has: as many as 4 MiB hold, but 2 to 128, shared by all clients. So values of up to 1 MiB stay in
+// the caches, for many clients as for one, and for the dictionary as for memcpy.
+std::size_t nr_keys(std::size_t len, int clients = 1)
 {
-	return std::clamp<std::size_t>((std::size_t{4} << 20) / len, 2, 128);
+	return std::clamp<std::size_t>((std::size_t{4} << 20) / len / static_cast<std::size_t>(clients), 2, 128);
 }
 
 ch::ddict_core make(const plan &p)
 {
-	const std::size_t each = nr_keys(p.len) * (p.len + 1024) * static_cast<std::size_t>(p.clients);
+	const std::size_t each = nr_keys(p.len, p.clients) * (p.len + 1024) * static_cast<std::size_t>(p.clients);
 
 	// A value is written before the old one goes; and keys are not spread evenly.
 	return ch::ddict_core::create(
@@ -40,7 +40,7 @@ ch::ddict_core make(const plan &p)
 class client {
 public:
 	client(const ch::descriptor &d, const plan &p, int who)
-	    : dict(ch::ddict_core::attach(d)), value(p.len), got(p.len), keys(nr_keys(p.len), key_text{})
+	    : dict(ch::ddict_core::attach(d)), value(p.len), got(p.len), keys(nr_keys(p.len, p.clients), key_text{})
 	{
 		for (std::size_t k = 0; k < keys.size(); k++)
 			keys[k] = key_of(static_cast<std::uint64_t>(who), k);
@@ -314,6 +314,14 @@ void add_large_rows()
 			 [len] { return ahead_put({len}); }, [len] { return memcpy_in(len, nr_keys(len) + 4); }});
 		add_row({name("get_ahead", len), "gets/s, 4 under way; baseline: memcpy out of shared memory",
 			 [len] { return ahead_get({len}); }, [len] { return memcpy_out(len, nr_keys(len)); }});
+		if (len <= 256 << 10) {
+			add_row({name("put_bound", len), "copies/s, each with a call of a minimal manager; baseline: memcpy",
+				 [len] { return minimal_manager_in(len, nr_keys(len) + 1); },
+				 [len] { return memcpy_in(len, nr_keys(len) + 1); }});
+			add_row({name("get_bound", len), "copies/s, each with a call of a minimal manager; baseline: memcpy",
+				 [len] { return minimal_manager_out(len, nr_keys(len)); },
+				 [len] { return memcpy_out(len, nr_keys(len)); }});
+		}
 		add_row({name("view", len), "views/s; baseline: memcpy out of shared memory",
 			 [len] { return one_view({len}); }, [len] { return memcpy_out(len, nr_keys(len)); }});
 	}
