@@ -121,7 +121,7 @@ static int wait_for_end(ch_barrier *b, u32 generation, i64 timeout_ns) noexcept
 	const sync_view &v = b->v;
 	auto attempt = [b, generation] {
 		const int rc = outcome_of(b->v.h->word.load(acquire), generation); // [U2] pairs with [U1]
-		return rc == -EAGAIN && sync_is_destroyed(b) ? -ESTALE : rc;
+		return rc < 0 && sync_is_destroyed(b) ? -ESTALE : rc; // also if one that found so has left it since
 	};
 
 	return wait_until(
