@@ -40,13 +40,16 @@ struct attr_bytes {
 	attr_bytes(const attr_bytes &) = delete;
 	attr_bytes &operator=(const attr_bytes &) = delete;
 
-	/* Puts value at off, if the struct is so long and has something else than 0 there. */
+	/* Puts value at off, if the struct is so long and has something else than 0 there. A part of a pointer is none. */
 	template <class T> void replace(size_t off, T value)
 	{
 		T zero{}, old{};
 
-		if (off + sizeof(T) > len)
+		if (off + sizeof(T) > len) {
+			if (off < len)
+				memset(at + off, 0, len - off);
 			return;
+		}
 		memcpy(&old, at + off, sizeof(T));
 		if (memcmp(&old, &zero, sizeof(T)))
 			memcpy(at + off, &value, sizeof(T));
