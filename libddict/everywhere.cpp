@@ -9,6 +9,12 @@ namespace ch {
 static constexpr unsigned tree_from = 16;               // managers
 static constexpr std::size_t tree_from_len = 64 * 1024; // bytes
 
+// Where this process begins a tree, and which copy it gets: processes differ, and each always asks the same.
+static unsigned manager_of_process(unsigned nr)
+{
+	return static_cast<unsigned>(ch_peer_pid(ch_peer_self())) % nr;
+}
+
 // To those at positions from first to end, many under way at a time. Whoever cannot be given the value stops nobody else
 // from getting it; the first such failure is thrown.
 void ddict_core::put_to_each(unsigned root, unsigned first, unsigned end, bytes key, std::size_t len, value_writer write,
@@ -46,7 +52,7 @@ void ddict_core::put_everywhere(bytes key, std::size_t len, value_writer write, 
 void ddict_core::put_down_tree(bytes key, std::size_t len, value_writer write, const ddict_put &how) const
 {
 	dd::connection &co = conn();
-	const unsigned nr = managers(), root = static_cast<unsigned>(ch_peer_pid(ch_peer_self())) % nr;
+	const unsigned nr = managers(), root = manager_of_process(nr);
 	const dd::spread_tail tail{root, 0, nr, root, 0};
 	const auto both = [&](std::span<std::byte> to) {
 		write(to.first(len));
@@ -87,9 +93,7 @@ void ddict_core::put_down_tree(bytes key, std::size_t len, value_writer write, c
 
 bool ddict_core::get_anywhere(bytes key, value_reader read) const
 {
-	return directed(is_directed() ? static_cast<unsigned>(directed_)
-				      : static_cast<unsigned>(ch_peer_pid(ch_peer_self())) % managers())
-		.get(key, read);
+	return directed(is_directed() ? static_cast<unsigned>(directed_) : manager_of_process(managers())).get(key, read);
 }
 
 } // namespace ch

@@ -22,9 +22,7 @@ static constexpr std::uint32_t early_max = 16;
 static constexpr std::uint64_t hopeless_ns = 5000000000;
 static constexpr unsigned replaced_max = 8;
 
-// Its place is taken before it can run, so that its end is not missed; until its name is known that is 0. Nothing to do if
-// another thread starts one there.
-// A place that is free is got ready. Under the lock.
+// A place that is free is got ready: under the lock, or before anybody else knows of this pool.
 void core::lay_desk(std::uint32_t i) noexcept
 {
 	desk &d = room_->desk_of(i);
@@ -37,6 +35,8 @@ void core::lay_desk(std::uint32_t i) noexcept
 	d.begun_ns.store(0, std::memory_order_relaxed);
 }
 
+// Its place is taken before it can run, so that its end is not missed; until its name is known that is 0. Nothing to do if
+// another thread starts one there.
 int core::start_worker(std::uint32_t i) noexcept
 {
 	ch_peer peer{};
