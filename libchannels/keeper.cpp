@@ -28,8 +28,10 @@ static socklen_t address_of(u64 id, sockaddr_un *a) noexcept
 {
 	std::memset(a, 0, sizeof(*a));
 	a->sun_family = AF_UNIX; // sun_path[0] stays 0: abstract, gone with the process
-	const int n = std::snprintf(a->sun_path + 1, sizeof(a->sun_path) - 1, "ch-keeper-%016llx",
-				    static_cast<unsigned long long>(id));
+	// A peer's name means one process in one pid namespace; socket names are common to all that share a network.
+	const int n = std::snprintf(a->sun_path + 1, sizeof(a->sun_path) - 1, "ch-keeper-%016llx-%llx",
+				    static_cast<unsigned long long>(id),
+				    static_cast<unsigned long long>(peer_pid_namespace()));
 	return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + static_cast<size_t>(n));
 }
 
@@ -49,9 +51,9 @@ void keeper_poke() noexcept
 		poke(peer_self());
 }
 
-bool keeper_runs() noexcept
+bool deaths_are_told(const ch_segment *seg) noexcept
 {
-	return runs.load(relaxed); // a matter of how long to sleep
+	return runs.load(relaxed) && !seg->hdr->unwatched.load(relaxed); // a matter of how long to sleep
 }
 
 void keeper_forget() noexcept
@@ -61,6 +63,17 @@ void keeper_forget() noexcept
 	sock = -1;
 	runs.store(false, relaxed); // one thread: nobody looks
 	has_begun.store(false, relaxed);
+}
+
+// A keeper that may sleep for ever cannot be told: it has no socket, we have none, or its network is another. From now on
+// whoever waits looks for the dead itself; those who sleep already are woken to hear of it.
+static void break_ring(ch_segment *seg) noexcept
+{
+	const u32 me = seg->me.load(relaxed); // under the lock
+
+	seg->hdr->unwatched.store(1, relaxed); // published by the wake-ups
+	if (me != NOBODY) // who leaves has said so when it came
+		sweep_wake_all(seg, me);
 }
 
 // The slot before this one tells us apart from the one who must hear of us.
@@ -73,10 +86,9 @@ void keeper_announce(ch_segment *seg, u32 slot) noexcept
 			continue;
 		if (poke(id))
 			return;
-		if (!peer_is_alive(id))
-			sweep_peer(seg, i);
-		else
-			seg->hdr->unwatched.store(1, relaxed); // another network namespace: its keeper looks now and then
+		if (peer_is_alive(id))
+			return break_ring(seg);
+		sweep_peer(seg, i);
 	}
 }
 

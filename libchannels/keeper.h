@@ -19,7 +19,8 @@ void keeper_announce(ch_segment *seg, u32 slot) noexcept;
 void keeper_poke() noexcept; // our own: the set of segments changed
 void keeper_forget() noexcept; // in a forked child: it has none
 
-// Whether deaths are watched; if not (no thread or socket could be had), blocking calls look in slices of time.
-bool keeper_runs() noexcept;
+// Whether deaths among the peers of a segment are told to this process when it sleeps; if not (no thread or socket could
+// be had here or there, or peers are in several network namespaces), blocking calls look in slices of time.
+bool deaths_are_told(const ch_segment *seg) noexcept;
 
 } // namespace ch::core

@@ -41,7 +41,7 @@ enum segment_flag : u32 { SEGMENT_SPARSE = 1, SEGMENT_NAMELESS = 2 }; // not all
  * state          creator, destroyer,        attachers          release / acquire; seq_cst against reclaimers
  *                reclaimers
  * rotor          attachers                  attachers          relaxed: where to look for a free slot first
- * unwatched      attachers                  keepers            relaxed: a keeper could not be told of a newcomer
+ * unwatched      attachers                  keepers, waiters   relaxed: a keeper could not be told of a newcomer
  * the rest       creator, before READY      attachers, copied
  */
 struct segment_header {

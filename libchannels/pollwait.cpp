@@ -162,16 +162,19 @@ bool pollset_sleep(ch_pollset *s, sleeper &z, i64 until_ns) noexcept
 {
 	const i64 now = now_ns();
 	i64 wake_at = until_ns;
+	bool is_told = true;
 
 	if (now >= until_ns)
 		return false;
-	if (!keeper_runs() && wake_at > now + UNWATCHED_SLICE_NS)
+	for (u32 i = 0; i < z.nr_parts; i++)
+		is_told &= deaths_are_told(s->parts[i]->pool->seg);
+	if (!is_told && wake_at > now + UNWATCHED_SLICE_NS)
 		wake_at = now + UNWATCHED_SLICE_NS;
 	if (z.nr == 1)
 		event_wait(*z.events[0], z.regs[0], wake_at);
 	else
 		event_wait_any(z.events, z.regs, z.nr, wake_at);
-	for (u32 i = 0; i < z.nr_parts && !keeper_runs(); i++)
+	for (u32 i = 0; i < z.nr_parts && !is_told; i++)
 		sweep_dead(s->parts[i]->pool->seg);
 	return true;
 }

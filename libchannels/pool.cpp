@@ -273,9 +273,9 @@ static int wait_for_memory(ch_pool *pool, u32 cls, u32 me, i64 until_ns, u64 &in
 		const i64 now = now_ns();
 		if (now >= until_ns)
 			return -ETIMEDOUT;
-		const i64 slice = keeper_runs() ? NEVER : now + SLICE_NS;
+		const i64 slice = deaths_are_told(pool->seg) ? NEVER : now + SLICE_NS;
 		event_wait(pool->hdr->freed, r, until_ns < slice ? until_ns : slice);
-		if (!keeper_runs())
+		if (!deaths_are_told(pool->seg))
 			sweep_dead(pool->seg);
 	}
 }

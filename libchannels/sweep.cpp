@@ -148,6 +148,18 @@ static void sweep_block(ch_segment *seg, const block_place &b, u64 w, u32 dead) 
 		object_finish(seg, dead, b);
 }
 
+void sweep_wake_all(ch_segment *seg, u32 me) noexcept
+{
+	if (pool_use(seg) < 0)
+		return;
+	for_each_object(seg, me, [&](const block_place &b) {
+		const object_kind *k = object_kind_of(seg, b);
+		if (k)
+			k->wake(seg, me, b);
+	});
+	event_wake(seg->pool.hdr->freed, EVERYBODY);
+}
+
 // The slot's hazards and name are ours to use, for we may have none yet: its process is gone, or we are it and none of our
 // calls looks at an object now.
 static void sweep_pool(ch_segment *seg, u32 dead) noexcept

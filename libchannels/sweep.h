@@ -14,6 +14,7 @@ int pool_use(ch_segment *seg) noexcept;
 bool sweep_peer(ch_segment *seg, u32 slot) noexcept; // if it is dead; true if this call swept it
 int sweep_dead(ch_segment *seg) noexcept;            // looks at every peer; how many it swept
 void sweep_self(ch_segment *seg) noexcept;           // a clean leave: as if dead, without the proof
+void sweep_wake_all(ch_segment *seg, u32 me) noexcept; // wakes everybody who sleeps on anything in the segment
 
 /*
  * A process that looks into an object's memory must keep it from being freed meanwhile: by its bit among the

@@ -31,7 +31,7 @@ bool wait_sleep(ch_object *o, event &e, registration &r, u32 blocker, i64 until_
 	// A claim in the way may be a dead one's: look at that one, again and again but ever more seldom.
 	if (blocker != NOBODY && now + slice_ns < wake_at)
 		wake_at = now + slice_ns;
-	if (!keeper_runs() && now + UNWATCHED_SLICE_NS < wake_at)
+	if (!deaths_are_told(seg) && now + UNWATCHED_SLICE_NS < wake_at)
 		wake_at = now + UNWATCHED_SLICE_NS;
 	event_wait(e, r, wake_at);
 	if (now_ns() < wake_at)
@@ -42,7 +42,7 @@ bool wait_sleep(ch_object *o, event &e, registration &r, u32 blocker, i64 until_
 			sweep_peer(seg, blocker);
 		slice_ns *= slice_ns < NEVER / 4 ? 2 : 1;
 	}
-	if (!keeper_runs())
+	if (!deaths_are_told(seg))
 		sweep_dead(seg);
 	return true;
 }

@@ -63,6 +63,7 @@ check_PROGRAMS += \
 	tests/proc/pollset_test \
 	tests/proc/quiet_test \
 	tests/proc/stream_test \
+	tests/proc/untold_test \
 	tests/unit/descr_test \
 	tests/unit/event_test \
 	tests/unit/ring_test \
@@ -206,6 +207,9 @@ tests_proc_quiet_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_proc_stream_test_SOURCES  = tests/proc/stream_test.c tests/support/support.h
 tests_proc_stream_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_proc_stream_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_proc_untold_test_SOURCES  = tests/proc/untold_test.c tests/support/support.h
+tests_proc_untold_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
+tests_proc_untold_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_unit_descr_test_SOURCES  = tests/unit/descr_test.cpp tests/support/support.h
 tests_unit_descr_test_CPPFLAGS = $(UNIT_TEST_CPPFLAGS)
 tests_unit_descr_test_LDADD    = $(UNIT_TEST_LIBS)

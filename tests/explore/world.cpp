@@ -31,7 +31,7 @@ bool peer_is_alive(u64 id) noexcept
 __thread thread_notes own_notes __attribute__((tls_model("initial-exec")));
 u32 thread_ask_tid() noexcept { return own_notes.tid = 1; } // of each process its one thread
 bool thread_is_alive(u64 id, u32) noexcept { return peer_is_alive(id); }
-bool keeper_runs() noexcept { return true; }
+bool deaths_are_told(const ch_segment *) noexcept { return true; }
 int segment_join(ch_segment *seg) noexcept { return static_cast<int>(seg->me.load(relaxed)); }
 u32 registry_forks() noexcept { return 0; }
 void registry_init() noexcept {}
