@@ -407,7 +407,7 @@ using namespace ch::core;
 // A message that is on its way already is met without a pause, or hardly any, and goes the short way still.
 static bool comes_soon(const ch_channel *ch, i64 timeout_ns) noexcept
 {
-	constexpr int looks = 64, pauses = 16; // a microsecond at most, as SPIN_MIN_NS
+	constexpr int looks = 64, pauses = 16; // a microsecond at most: less than SPIN_MIN_NS
 
 	if (timeout_ns == CH_TRY || spin_budget(ch) == 0)
 		return false;

@@ -250,10 +250,11 @@ static int wait(ch_pollset *s, ch_poll_event *out, u32 cap, i64 timeout_ns) noex
 		return rc;
 	const i64 start = now_ns(), until_ns = timeout_ns < 0 || timeout_ns > NEVER - start ? NEVER : start + timeout_ns;
 	rc = spin(s, out, cap, start, until_ns);
-	if (rc == -EAGAIN)
+	const bool has_slept = rc == -EAGAIN;
+	if (has_slept)
 		rc = sleep_until(s, out, cap, until_ns);
 	if (rc > 0)
-		adapt(s->parts[0], now_ns() - start);
+		adapt(s->parts[0], now_ns() - start, has_slept);
 	return rc;
 }
 
