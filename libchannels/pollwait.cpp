@@ -212,9 +212,10 @@ static int spin(ch_pollset *s, ch_poll_event *out, u32 cap, i64 start, i64 until
 {
 	const u32 nr = s->nr_parts.load(acquire); // [Y6] pairs with [Y7]
 	const i64 budget = nr == 0 ? 0 : spin_budget(s->parts[0]), stop = budget > until_ns - start ? until_ns : start + budget;
-	i64 yield_at = start + YIELD_NS;
 
-	for (u32 n = 1; budget > 0; n++) {
+	if (budget == 0)
+		return -EAGAIN;
+	for (spinner spin(s->parts[0], start); spin.now < stop; spin.pause()) {
 		bool is_any = s->nr_queued.load(relaxed) > 0 || s->is_ending.load(relaxed); // hints
 		for (u32 i = 0; i < nr; i++)
 			is_any |= s->parts[i]->m.h->top.load(relaxed) != 0; // hint
@@ -223,16 +224,6 @@ static int spin(ch_pollset *s, ch_poll_event *out, u32 cap, i64 start, i64 until
 			pthread_mutex_unlock(&s->lock);
 			if (rc != -EAGAIN)
 				return rc;
-		}
-		cpu_relax();
-		if (n % 32)
-			continue;
-		const i64 now = now_ns();
-		if (now >= stop)
-			break;
-		if (now >= yield_at) {
-			sched_yield();
-			yield_at = now + YIELD_NS;
 		}
 	}
 	return -EAGAIN;

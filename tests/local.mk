@@ -69,7 +69,8 @@ check_PROGRAMS += \
 	tests/unit/ring_test \
 	tests/unit/peer_test \
 	tests/unit/run_test \
-	tests/unit/segment_test
+	tests/unit/segment_test \
+	tests/unit/wait_test
 endif
 tests_conform_block_test_SOURCES  = tests/conform/block_test.c tests/support/support.h
 tests_conform_block_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
@@ -225,6 +226,9 @@ tests_unit_peer_test_LDADD    = $(UNIT_TEST_LIBS)
 tests_unit_segment_test_SOURCES  = tests/unit/segment_test.cpp tests/support/support.h
 tests_unit_segment_test_CPPFLAGS = $(UNIT_TEST_CPPFLAGS)
 tests_unit_segment_test_LDADD    = $(UNIT_TEST_LIBS)
+tests_unit_wait_test_SOURCES  = tests/unit/wait_test.cpp tests/support/support.h
+tests_unit_wait_test_CPPFLAGS = $(UNIT_TEST_CPPFLAGS)
+tests_unit_wait_test_LDADD    = $(UNIT_TEST_LIBS)
 tests_unit_run_test_SOURCES  = tests/unit/run_test.cpp tests/support/support.h
 tests_unit_run_test_CPPFLAGS = $(UNIT_TEST_CPPFLAGS)
 tests_unit_run_test_LDADD    = $(UNIT_TEST_LIBS)
