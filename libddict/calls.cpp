@@ -122,8 +122,8 @@ static bool read_pinned(connection &conn, dd::call &c, const outgoing &out, ddic
 	} catch (...) {
 		failure = std::current_exception();
 	}
-	if (conn.lives(c.manager()))
-		conn.unpin(c.manager(), pin);
+	if (conn.lives(c))
+		conn.unpin(c);
 	else if (conn.run(r, c.manager(), {.what = op::release, .arg = pin, .until = out.until}).status < 0)
 		return false; // a successor, which knows nothing of it
 	if (failure)

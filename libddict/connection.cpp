@@ -60,9 +60,9 @@ void connection::abandon(call &c) noexcept
 	c.conn_ = nullptr;
 	if (!c.done_) {
 		under_way_[slot] = nullptr;
-		forgotten_[slot] = {c.id_, c.manager_};
+		forgotten_[slot] = {c.id_, c.with_};
 	} else if (c.failure_ == 0 && c.head_.status == 0 && c.head_.how == static_cast<std::uint32_t>(form::pinned)) {
-		unpin(c.manager_, c.head_.arg);
+		unpin(c);
 	}
 }
 
@@ -80,17 +80,17 @@ void connection::finish(unsigned slot, int failure) noexcept
 	c->done_ = true;
 }
 
-void connection::claim_credit(call &c, unsigned m, std::int64_t until)
+void connection::claim_credit(call &c, acquaintance &a, std::int64_t until)
 {
 	std::unique_lock<std::mutex> lock(lock_);
 
 	if (!lead_until(lock, until, [&] { return ~taken_ != 0; }))
-		raise_late(m);
+		raise_late(a.manager);
 	const auto slot = static_cast<unsigned>(std::countr_one(taken_));
 
 	taken_ |= std::uint64_t{1} << slot;
 	c.id_ = next_id_++ << 8 | slot;
-	c.manager_ = m;
+	c.with_ = &a;
 	c.done_ = false;
 	c.failure_ = 0;
 	c.conn_ = this;
@@ -188,7 +188,7 @@ void connection::deliver(bytes msg, ch::message &&big)
 		return;
 	if (forgotten_[slot].id && forgotten_[slot].id == head.id) {
 		if (head.status == 0 && head.how == static_cast<std::uint32_t>(form::pinned))
-			unpin(forgotten_[slot].manager, head.arg);
+			unpin(*forgotten_[slot].with, head.arg);
 		finish(slot, 0);
 		return;
 	}
@@ -206,27 +206,22 @@ void connection::deliver(bytes msg, ch::message &&big)
 	finish(slot, 0);
 }
 
-// The process whose acquaintance was made, or is about to be.
-bool connection::manager_died(unsigned m) noexcept
+bool connection::died(acquaintance &a) noexcept
 {
-	link &l = links_[m];
-	std::uint64_t peer = l.peer.load(std::memory_order_relaxed); // a name; who it is is asked of the kernel
-
-	if (!peer)
-		peer = dir_.peer_of(m).id;
-	if (l.dead.load(std::memory_order_relaxed) == peer) // a hint that saves a look
+	if (a.is_dead.load(std::memory_order_relaxed)) // a hint that saves a look; who it is is asked of the kernel
 		return true;
-	if (ch_peer_is_alive({peer}))
+	if (ch_peer_is_alive({a.peer}))
 		return false;
-	l.dead.store(peer, std::memory_order_relaxed); // as above
+	links_[a.manager].dead.store(a.peer, std::memory_order_relaxed); // as above
+	a.is_dead.store(true, std::memory_order_relaxed);                // as above
 	return true;
 }
 
 void connection::look_for_deaths() noexcept
 {
 	for (unsigned slot = 0; slot < credits; slot++)
-		if ((under_way_[slot] && manager_died(under_way_[slot]->manager_)) ||
-		    (forgotten_[slot].id && manager_died(forgotten_[slot].manager)))
+		if ((under_way_[slot] && died(*under_way_[slot]->with_)) ||
+		    (forgotten_[slot].id && died(*forgotten_[slot].with)))
 			finish(slot, -EOWNERDEAD);
 }
 
@@ -258,22 +253,21 @@ const reply &connection::wait(call &c, std::int64_t until)
 	}
 	if (!in_time) {
 		abandon(c);
-		raise_late(c.manager_);
+		raise_late(c.manager());
 	}
 	c.conn_ = nullptr;
 	if (c.failure_ == -EOWNERDEAD)
-		raise_dead(c.manager_, EOWNERDEAD);
+		raise_dead(c.manager(), EOWNERDEAD);
 	if (c.failure_)
 		raise_ended();
 	return c.head_;
 }
 
-void connection::unpin(unsigned m, std::uint64_t pin) noexcept
+void connection::unpin(const acquaintance &a, std::uint64_t pin) noexcept
 {
-	link &l = links_[m];
 	const request r{static_cast<std::uint32_t>(op::release),
 			0,
-			l.client.load(std::memory_order_relaxed), // of another incarnation: nothing is pinned there
+			a.client, // a successor does not know it
 			0,
 			pin,
 			sizeof(request),
@@ -284,7 +278,7 @@ void connection::unpin(unsigned m, std::uint64_t pin) noexcept
 
 	// Never waits for long: a manager takes requests as long as it lives. One that was stopped keeps the pin until
 	// this process ends.
-	ch_channel_send(l.requests.get(), &r, sizeof(r), unpin_patience);
+	ch_channel_send(links_[a.manager].requests.get(), &r, sizeof(r), unpin_patience);
 }
 
 void connection::settle(call &c) noexcept

@@ -9,6 +9,8 @@
 // A manager's death is found by looking, whenever a slice of time passed without a message. Its calls end with
 // -EOWNERDEAD; those to other managers go on. Its creator starts another process in its place, with which this one
 // makes acquaintance again; where keys have replicas, calls are then repeated, else the first call says what was lost.
+// Each call remembers the process that it was meant for: while one thread still waits for the dead one, another may
+// know the successor already.
 #pragma once
 #include "directory.hpp"
 #include "wire.hpp"
@@ -20,6 +22,21 @@
 namespace ch::dd {
 
 inline constexpr unsigned credits = 64; // calls of one process under way: bits of a word
+
+// A process that serves a manager, from the moment it is greeted.
+struct acquaintance {
+	unsigned manager = 0;
+	std::uint64_t incarnation = 0;
+	std::uint64_t peer = 0;
+	std::uint64_t client = 0; // our id with it; 0 while it is greeted
+	int pidfd = -1;           // to see cheaply that it lives; -1: cannot be had
+	std::atomic<bool> is_dead{false}; // it was seen dead; a hint that saves a look
+
+	acquaintance() = default;
+	acquaintance(const acquaintance &) = delete;
+	acquaintance &operator=(const acquaintance &) = delete;
+	~acquaintance();
+};
 
 // A request under way. Stays where it is until it is done or forgotten.
 class call {
@@ -37,7 +54,7 @@ public:
 		return big_ ? bytes(big_.data() + sizeof(reply), big_.size() - sizeof(reply))
 			    : bytes(small_, small_len_);
 	}
-	unsigned manager() const { return manager_; }
+	unsigned manager() const { return with_->manager; }
 	bool is_under_way() const { return conn_; }
 	// Whether wait would return at once.
 	bool is_done() const;
@@ -47,7 +64,7 @@ private:
 
 	class connection *conn_ = nullptr; // set from start to wait
 	std::uint64_t id_ = 0;
-	unsigned manager_ = 0;
+	acquaintance *with_ = nullptr; // set by start; lives as long as the connection
 	bool done_ = false;
 	int failure_ = 0; // no reply came and none will
 	reply head_{};
@@ -117,10 +134,10 @@ public:
 	const reply &run(call &c, unsigned m, outgoing out);
 	// Where a pinned value lies. Checked.
 	bytes pinned(const call &c) const;
-	// Lets go of a pinned value, without waiting for an answer.
-	void unpin(unsigned m, std::uint64_t pin) noexcept;
-	// Whether this manager certainly lives: what it had pinned before is pinned. False: perhaps not.
-	bool lives(unsigned m) const noexcept;
+	// Lets go of the value that a call's answer pinned, without waiting for an answer.
+	void unpin(const call &c) noexcept { unpin(*c.with_, c.head_.arg); }
+	// Whether the process that answered certainly lives: what it had pinned before is pinned. False: perhaps not.
+	bool lives(const call &c) const noexcept;
 	// Throws what a manager's status says.
 	[[noreturn]] void fail(unsigned m, int status) const;
 	// The same of a visit, whose answer says why.
@@ -130,33 +147,28 @@ public:
 
 private:
 	struct link {
-		std::atomic<std::uint64_t> incarnation{0}; // whose acquaintance was made; 0: nobody's
-		std::atomic<std::uint64_t> peer{0};        // that process
-		std::atomic<std::uint64_t> dead{0};        // the last one that was seen dead
+		std::atomic<acquaintance *> with{nullptr};  // the last one that greeted us too
+		std::atomic<std::uint64_t> dead{0};         // the last process that was seen dead
+		std::vector<std::unique_ptr<acquaintance>> all; // calls may still remember them; under hello_lock_
 		ch::channel requests;
 		segment seg;
-		std::atomic<std::uint64_t> client{0}; // our id with this manager
-		std::atomic<int> pidfd{-1};           // of the process, to see cheaply that it lives; -1: cannot be had
-		std::vector<int> old_pidfds;          // others may still look at them
-
-		link() = default;
-		~link();
 	};
 	friend class call;
 
-	link &up(unsigned m, std::int64_t until);
-	void say_hello(unsigned m, link &l, std::uint64_t incarnation);
+	acquaintance &up(unsigned m, std::int64_t until);
+	acquaintance &say_hello(unsigned m, std::uint64_t incarnation);
 	void await_successor(unsigned m, std::uint64_t dead, std::int64_t until);
 	ch::channel make_replies();
-	void claim_credit(call &c, unsigned m, std::int64_t until);
-	void send_small(call &c, unsigned m, link &l, request head, const outgoing &out);
-	ch::message claim(unsigned m, link &l, std::size_t len, const outgoing &out);
-	bool make_room(unsigned m, std::size_t len, const outgoing &out, int tries);
-	void commit(unsigned m, link &l, ch::message &msg, std::int64_t until);
+	void claim_credit(call &c, acquaintance &a, std::int64_t until);
+	void send_small(call &c, acquaintance &a, request head, const outgoing &out);
+	ch::message claim(acquaintance &a, std::size_t len, const outgoing &out);
+	bool make_room(acquaintance &a, std::size_t len, const outgoing &out, int tries);
+	void commit(acquaintance &a, ch::message &msg, std::int64_t until);
+	void unpin(const acquaintance &a, std::uint64_t pin) noexcept;
 	void abandon(call &c) noexcept;
 	[[noreturn]] void raise_late(unsigned m) const;
 	void unsent(call &c) noexcept;
-	void still_there(unsigned m, std::int64_t until);
+	void still_there(acquaintance &a, std::int64_t until);
 	[[noreturn]] void raise_full(unsigned m) const;
 	[[noreturn]] void raise_ended();
 	[[noreturn]] void raise_dead(unsigned m, int errnum) const;
@@ -169,7 +181,7 @@ private:
 	void deliver(bytes msg, ch::message &&big);
 	void finish(unsigned slot, int failure) noexcept;
 	void look_for_deaths() noexcept;
-	bool manager_died(unsigned m) noexcept;
+	bool died(acquaintance &a) noexcept;
 
 	directory dir_;
 	std::uint64_t generation_;
@@ -189,7 +201,7 @@ private:
 	call *under_way_[credits] = {};
 	struct forgotten {
 		std::uint64_t id = 0; // 0: none
-		unsigned manager = 0;
+		acquaintance *with = nullptr;
 	};
 	forgotten forgotten_[credits] = {}; // calls that hold their credit and have nobody who waits
 };

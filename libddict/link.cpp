@@ -48,9 +48,10 @@ connection::~connection()
 	for (unsigned m = 0; m < managers(); m++) {
 		request mine = bye;
 
-		mine.client = links_[m].client; // no other thread is here any more
-		if (mine.client)
+		if (const acquaintance *a = links_[m].with.load(std::memory_order_relaxed)) { // no other thread is here any more
+			mine.client = a->client;
 			ch_channel_send(links_[m].requests.get(), &mine, sizeof(mine), CH_TRY);
+		}
 	}
 	replies_.destroy();
 }
@@ -96,55 +97,55 @@ ch::channel connection::make_replies()
 }
 
 // Makes the acquaintance of the process that serves this manager, whenever it is another one.
-connection::link &connection::up(unsigned m, std::int64_t until)
+acquaintance &connection::up(unsigned m, std::int64_t until)
 {
 	link &l = links_[m];
-	// [H1] pairs with [H2]: channel, segment and id are there. [I1] pairs with [I2]: peer and lost belong to it.
-	const std::uint64_t known = l.incarnation.load(std::memory_order_acquire);
+	// [H1] pairs with [H2]: the acquaintance is whole, channel and segment are there. [I1] pairs with [I2]: peer and lost
+	// belong to the incarnation.
+	acquaintance *a = l.with.load(std::memory_order_acquire);
 
-	if (known == dir_.words[m].incarnation.load(std::memory_order_acquire)) [[likely]] {
-		const std::uint64_t peer = l.peer.load(std::memory_order_relaxed);
-
-		if (l.dead.load(std::memory_order_relaxed) != peer || !known) [[likely]] // a hint; the wait finds out
-			return l;
-		await_successor(m, peer, until);
+	if (a && a->incarnation == dir_.words[m].incarnation.load(std::memory_order_acquire)) [[likely]] {
+		if (!a->is_dead.load(std::memory_order_relaxed)) [[likely]] // a hint; the wait finds out
+			return *a;
+		await_successor(m, a->peer, until);
 	}
 	std::lock_guard<std::mutex> lock(hello_lock_);
 	const std::uint64_t now = dir_.words[m].incarnation.load(std::memory_order_acquire);
 
-	if (l.incarnation.load(std::memory_order_relaxed) == now) // under the lock
-		return l;
-	const bool is_new = l.incarnation.load(std::memory_order_relaxed) != 0; // under the lock
-
-	say_hello(m, l, now);
-	if (is_new && dir_.rules.replicas < 2)
+	a = l.with.load(std::memory_order_relaxed); // under the lock
+	if (a && a->incarnation == now)
+		return *a;
+	acquaintance &fresh = say_hello(m, now);
+	if (a && dir_.rules.replicas < 2)
 		raise_lost(m);
-	return l;
+	return fresh;
 }
 
-connection::link::~link()
+acquaintance::~acquaintance()
 {
 	if (pidfd >= 0)
 		close(pidfd);
-	for (const int fd : old_pidfds)
-		close(fd);
 }
 
-bool connection::lives(unsigned m) const noexcept
+bool connection::lives(const call &c) const noexcept
 {
-	pollfd p{links_[m].pidfd.load(std::memory_order_relaxed), POLLIN, 0};
+	pollfd p{c.with_->pidfd, POLLIN, 0};
 
 	return p.fd >= 0 && ::poll(&p, 1, 0) == 0;
 }
 
-void connection::say_hello(unsigned m, link &l, std::uint64_t incarnation)
+acquaintance &connection::say_hello(unsigned m, std::uint64_t incarnation)
 {
+	link &l = links_[m];
 	const manager_info &info = dir_.managers[m];
-	const std::uint64_t peer = dir_.peer_of(m).id;
 	hello_body body;
 	const request head{static_cast<std::uint32_t>(op::hello), 0, 0, 0, 0, sizeof(request), 0, 0, -1, 0};
+	acquaintance &a = *l.all.emplace_back(new acquaintance);
 	call c;
 
+	a.manager = m;
+	a.incarnation = incarnation;
+	a.peer = dir_.peer_of(m).id;
 	if (!l.requests) {
 		ch_segment *seg = nullptr;
 
@@ -152,23 +153,19 @@ void connection::say_hello(unsigned m, link &l, std::uint64_t incarnation)
 		l.seg.reset(seg);
 		l.requests = ch::channel::attach(info.requests);
 	}
-	l.peer.store(peer, std::memory_order_relaxed); // under the lock; others find out about it by the incarnation
 	std::memcpy(body.channel, replies_.descr().bytes, sizeof(body.channel));
 	body.peer = ch_peer_self().id;
 	const std::int64_t until = deadline_of(hello_timeout);
 	const auto copy = [&](std::span<std::byte> to) { std::memcpy(to.data(), &body, to.size()); };
 	const ddict_core::value_writer write = copy;
 
-	send_small(c, m, l, head, {.what = op::hello, .vlen = sizeof(body), .write = &write, .until = until});
-	l.client.store(wait(c, until).arg, std::memory_order_relaxed); // see [H2]
-	const int fd = static_cast<int>(syscall(SYS_pidfd_open, ch_peer_pid({peer}), 0));
-
-	if (const int old = l.pidfd.exchange(fd, std::memory_order_relaxed); old >= 0) // see [H2]
-		l.old_pidfds.push_back(old);
-	if (manager_died(m)) // then the number may be somebody else's
+	send_small(c, a, head, {.what = op::hello, .vlen = sizeof(body), .write = &write, .until = until});
+	a.client = wait(c, until).arg;
+	a.pidfd = static_cast<int>(syscall(SYS_pidfd_open, ch_peer_pid({a.peer}), 0));
+	if (died(a)) // then the number may be somebody else's
 		raise_dead(m, EOWNERDEAD);
-	// [H2] pairs with [H1]: the link is whole before it is up.
-	l.incarnation.store(incarnation, std::memory_order_release);
+	l.with.store(&a, std::memory_order_release); // [H2] pairs with [H1]
+	return a;
 }
 
 // Until another process serves this manager.
@@ -213,13 +210,13 @@ static request head_of(const outgoing &out, std::uint64_t client, std::size_t vo
 
 void connection::start(call &c, unsigned m, const outgoing &out)
 {
-	link &l = up(m, out.until);
+	acquaintance &a = up(m, out.until);
 	const std::size_t voff = place_of(out, 0);
 
 	if (out.key.size() > key_max)
 		refuse(EMSGSIZE, "ddict: a key is longer than 64 KiB");
 	if (voff + out.vlen <= inline_max)
-		return send_small(c, m, l, head_of(out, l.client.load(std::memory_order_relaxed), voff), out);
+		return send_small(c, a, head_of(out, a.client, voff), out);
 	claimed room = claim_for(m, out, out.vlen);
 
 	if (out.write)
@@ -230,30 +227,30 @@ void connection::start(call &c, unsigned m, const outgoing &out)
 // Room for a value of so many bytes in a message of its own.
 connection::claimed connection::claim_for(unsigned m, const outgoing &out, std::size_t cap)
 {
-	link &l = up(m, out.until);
+	acquaintance &a = up(m, out.until);
 
 	if (out.key.size() > key_max)
 		refuse(EMSGSIZE, "ddict: a key is longer than 64 KiB");
 	const std::size_t voff = place_of(out, cap);
 
-	return {claim(m, l, voff + cap, out), voff};
+	return {claim(a, voff + cap, out), voff};
 }
 
 // The value is written, and out.vlen bytes of it count. Memory came first: whoever waits for it holds no credit.
 void connection::start_claimed(call &c, unsigned m, const outgoing &out, claimed &room)
 {
-	link &l = up(m, out.until);
-	request head = head_of(out, l.client.load(std::memory_order_relaxed), room.voff);
+	acquaintance &a = up(m, out.until);
+	request head = head_of(out, a.client, room.voff);
 	ch::message &msg = room.message;
 
 	msg.shrink(head.voff + out.vlen);
-	claim_credit(c, m, out.until);
+	claim_credit(c, a, out.until);
 	head.id = c.id_;
 	std::memcpy(msg.data(), &head, sizeof(head));
 	if (!out.key.empty())
 		std::memcpy(msg.data() + sizeof(head), out.key.data(), out.key.size());
 	try {
-		commit(m, l, msg, out.until);
+		commit(a, msg, out.until);
 	} catch (...) {
 		unsent(c);
 		throw;
@@ -269,7 +266,7 @@ void connection::unsent(call &c) noexcept
 	c.conn_ = nullptr;
 }
 
-void connection::send_small(call &c, unsigned m, link &l, request head, const outgoing &out)
+void connection::send_small(call &c, acquaintance &a, request head, const outgoing &out)
 {
 	std::byte buf[inline_max];
 	int rc;
@@ -278,14 +275,14 @@ void connection::send_small(call &c, unsigned m, link &l, request head, const ou
 		std::memcpy(buf + sizeof(head), out.key.data(), out.key.size());
 	if (out.write)
 		(*out.write)({buf + head.voff, out.vlen});
-	claim_credit(c, m, out.until);
+	claim_credit(c, a, out.until);
 	head.id = c.id_;
 	std::memcpy(buf, &head, sizeof(head));
 	try {
-		while ((rc = ch_channel_send(l.requests.get(), buf, head.voff + out.vlen, slice_until(out.until))) ==
-			       -ETIMEDOUT ||
+		while ((rc = ch_channel_send(links_[a.manager].requests.get(), buf, head.voff + out.vlen,
+					     slice_until(out.until))) == -ETIMEDOUT ||
 		       rc == -EAGAIN)
-			still_there(m, out.until);
+			still_there(a, out.until);
 		if (rc == -ESTALE || rc == -EPIPE)
 			raise_ended();
 		check(rc);
@@ -296,16 +293,16 @@ void connection::send_small(call &c, unsigned m, link &l, request head, const ou
 }
 
 // Throws if the manager died or the deadline has passed; for after every slice of waiting.
-void connection::still_there(unsigned m, std::int64_t until)
+void connection::still_there(acquaintance &a, std::int64_t until)
 {
-	if (manager_died(m))
-		raise_dead(m, EOWNERDEAD);
+	if (died(a))
+		raise_dead(a.manager, EOWNERDEAD);
 	if (until >= 0 && monotonic_ns() >= until)
-		raise_late(m);
+		raise_late(a.manager);
 }
 
 // What can be done for memory that is short, after so many tries. False: nothing any more.
-bool connection::make_room(unsigned m, std::size_t len, const outgoing &out, int tries)
+bool connection::make_room(acquaintance &a, std::size_t len, const outgoing &out, int tries)
 {
 	const auto when_full = static_cast<ddict_full>(dir_.rules.when_full);
 	call c;
@@ -313,23 +310,22 @@ bool connection::make_room(unsigned m, std::size_t len, const outgoing &out, int
 	if (!out.is_patient || (when_full != ddict_full::wait && tries > (when_full == ddict_full::evict ? 100 : 1)))
 		return false;
 	if (when_full == ddict_full::wait && tries > 0) {
-		still_there(m, out.until);
+		still_there(a, out.until);
 		return true;
 	}
 	if (when_full != ddict_full::evict)
-		run(c, m, {.what = op::reap, .until = out.until});
-	else if (run(c, m, {.what = op::make_room, .arg = len, .until = out.until}).status == -ENOSPC)
+		run(c, a.manager, {.what = op::reap, .until = out.until});
+	else if (run(c, a.manager, {.what = op::make_room, .arg = len, .until = out.until}).status == -ENOSPC)
 		return false;
 	return true;
 }
 
-ch::message connection::claim(unsigned m, link &l, std::size_t len, const outgoing &out)
+ch::message connection::claim(acquaintance &a, std::size_t len, const outgoing &out)
 {
 	for (int tries = 0;; tries++) {
 		try {
-			return l.requests.claim(len,
-						nanoseconds(tries == 0 ? CH_TRY
-								       : std::min(patience, slice_until(out.until))));
+			return links_[a.manager].requests.claim(
+				len, nanoseconds(tries == 0 ? CH_TRY : std::min(patience, slice_until(out.until))));
 		} catch (const error &e) {
 			const int errnum = e.code().value();
 
@@ -341,16 +337,16 @@ ch::message connection::claim(unsigned m, link &l, std::size_t len, const outgoi
 			if (errnum != ENOSPC && errnum != ETIMEDOUT && errnum != EAGAIN)
 				throw;
 		}
-		if (!make_room(m, len, out, tries))
-			raise_full(m);
+		if (!make_room(a, len, out, tries))
+			raise_full(a.manager);
 	}
 }
 
-void connection::commit(unsigned m, link &l, ch::message &msg, std::int64_t until)
+void connection::commit(acquaintance &a, ch::message &msg, std::int64_t until)
 {
 	try {
-		while (!l.requests.commit_for(msg, nanoseconds(slice_until(until))))
-			still_there(m, until);
+		while (!links_[a.manager].requests.commit_for(msg, nanoseconds(slice_until(until))))
+			still_there(a, until);
 	} catch (const error &e) {
 		if (e.code().value() == ESTALE || e.code().value() == EPIPE)
 			raise_ended();

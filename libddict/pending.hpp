@@ -18,7 +18,7 @@ struct pending {
 	~pending()
 	{
 		if (is_done && status == 0 && call.head().how == static_cast<std::uint32_t>(form::pinned))
-			conn->unpin(call.manager(), call.head().arg);
+			conn->unpin(call);
 	}
 };
 

@@ -227,19 +227,35 @@ Test(ddict_death, every_client_learns_what_was_lost)
 	munmap(b, sizeof(*b));
 }
 
+// Threads that wait for the manager to answer key, which it does not: it is stopped. They end with what err says.
+static std::vector<std::jthread> waiters_for(const ddict<int, int> &d, int key, std::span<std::atomic<int>> err)
+{
+	std::vector<std::jthread> waiting;
+	const auto tid = std::make_shared<std::atomic<pid_t>>();
+
+	for (auto &e : err) {
+		*tid = 0;
+		waiting.emplace_back([&d, &e, key, tid] {
+			*tid = gettid();
+			e = error_of([&] { d.get(key); });
+		});
+		AWAIT(*tid != 0);
+		await_asleep(*tid);
+	}
+	return waiting;
+}
+
 Test(ddict_death, who_waits_for_a_manager_that_dies_learns_of_it)
 {
 	ddict<int, int> d({.managers = 2});
 	const std::vector<int> keys = keys_of_managers(d);
 	const pid_t manager = ch_peer_pid(d.core().manager_peer(0));
 	std::atomic<int> err[4] = {-1, -1, -1, -1};
-	std::vector<std::jthread> waiting;
 
 	d.put(keys[0], 1);
 	d.put(keys[1], 1);
 	kill(manager, SIGSTOP);
-	for (auto &e : err)
-		waiting.emplace_back([&] { e = error_of([&] { d.get(keys[0]); }); });
+	std::vector<std::jthread> waiting = waiters_for(d, keys[0], err);
 	for (int i = 0; i < 100; i++) // others answer meanwhile
 		cr_assert_eq(d.get(keys[1]), 1);
 	kill(manager, SIGKILL);
@@ -247,6 +263,26 @@ Test(ddict_death, who_waits_for_a_manager_that_dies_learns_of_it)
 	for (const auto &e : err)
 		cr_assert_eq(e, EOWNERDEAD, "%s", strerror(e));
 	cr_assert_eq(d.get(keys[1]), 1);
+}
+
+// They look for deaths only now and then; until then another thread has made the successor's acquaintance.
+Test(ddict_death, who_waits_learns_of_it_although_another_thread_knows_the_successor)
+{
+	ddict<int, int> d({.managers = 1});
+	const pid_t manager = ch_peer_pid(d.core().manager_peer(0));
+	std::atomic<int> err[2] = {-1, -1};
+
+	d.put(1, 1);
+	kill(manager, SIGSTOP);
+	std::vector<std::jthread> waiting = waiters_for(d, 1, err);
+	nap_us(700000); // now and then has become half a second
+	kill(manager, SIGKILL);
+	AWAIT(ch_peer_pid(d.core().manager_peer(0)) != manager);
+	AWAIT(error_of([&] { d.put(2, 2); }) == 0);
+	waiting.clear();
+	for (const auto &e : err)
+		cr_assert_eq(e, EOWNERDEAD, "%s", strerror(e));
+	cr_assert_eq(d.get(2), 2);
 }
 
 // A request channel full of what nobody will ever take.
