@@ -48,7 +48,7 @@ connection::~connection()
 	for (unsigned m = 0; m < managers(); m++) {
 		request mine = bye;
 
-		if (const acquaintance *a = links_[m].with.load(std::memory_order_relaxed)) { // no other thread is here any more
+		if (const acquaintance *a = links_[m].with.load(std::memory_order_relaxed)) { // no other thread is here
 			mine.client = a->client;
 			ch_channel_send(links_[m].requests.get(), &mine, sizeof(mine), CH_TRY);
 		}

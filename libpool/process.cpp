@@ -187,8 +187,7 @@ void process_group::inside::start(std::size_t i, std::unique_lock<std::mutex> &l
 	const process_options what = members[i].what;
 	const detail::process_call call = members[i].call;
 
-	members[i].start_ns = 0;
-	l.unlock();
+	l.unlock(); // start_ns still says that it is not over
 	detail::process_ref s;
 	std::optional<exit_status> failure;
 	try {
@@ -200,6 +199,7 @@ void process_group::inside::start(std::size_t i, std::unique_lock<std::mutex> &l
 		failure = exit_status{127 << 8, false}; // as if it could not be executed
 	}
 	l.lock();
+	members[i].start_ns = 0;
 	members[i].now = s;
 	if (failure) {
 		members[i].last = failure;
