@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // wait.h - how blocking calls on objects wait: spin as long as it pays, then sleep.
 //
-// Spinning adapts: a wait that ended while it spun, or was short, raises what the handle allows itself, one that was long
-// lowers it. But two that both sleep wait for each other's wake-up, which alone may take longer than anybody spins (100 us
-// and more on a virtual machine), so their long waits prove nothing. Therefore a wait after every so many sleeps is a probe: it
-// spins for as long as a wake-up takes, and if that pays the next ones spin too. And nobody spins for less than a partner
-// that does not sleep needs to answer. A spinner yields its processor now and then, so that on an oversubscribed machine
-// whoever it waits for can run.
+// Spinning adapts: a wait that ended while it spun, or was short, raises what the handle allows itself, one that was
+// long lowers it. But two that both sleep wait for each other's wake-up, which alone may take longer than anybody spins
+// (100 us and more on a virtual machine), so their long waits prove nothing. Therefore a wait after every so many sleeps
+// is a probe: it spins for as long as a wake-up takes, and if that pays the next ones spin too. And nobody spins for less
+// than a partner that does not sleep needs to answer. A spinner yields its processor now and then, so that on an
+// oversubscribed machine whoever it waits for can run.
 #pragma once
 #include "event.h"
 #include "keeper.h"
@@ -111,7 +111,7 @@ template <class Attempt, class Ready, class Blocker>
 	spinner spin(o, start);
 
 	budget = budget > until_ns - start ? until_ns - start : budget;
-	while (spin.now - start < budget) {
+	for (;; spin.pause()) {
 		if (is_ready()) {
 			rc = attempt();
 			if (rc != -EAGAIN) {
@@ -119,7 +119,8 @@ template <class Attempt, class Ready, class Blocker>
 				return rc;
 			}
 		}
-		spin.pause();
+		if (spin.now - start >= budget) // asked after a look: a pause may have taken all the time
+			break;
 	}
 	for (i64 slice = BUSY_SLICE_NS;;) {
 		registration r = event_register(e);

@@ -46,17 +46,23 @@
 	} while (0)
 
 /* Look again until it is so; the watchdog of the test bounds it. */
-#define AWAIT(cond)                   \
-	do {                          \
-		while (!(cond))       \
-			short_nap();  \
+#define AWAIT(cond)                                     \
+	do {                                            \
+		for (int tries_ = 0; !(cond); tries_++) \
+			longer_nap(tries_);             \
 	} while (0)
+
+/* From 50 us to 3.2 ms: dozens of processes that wait so leave the processors to the others. */
+SUPPORT void longer_nap(int tries)
+{
+	const struct timespec nap = { 0, 50000L << (tries / 16 < 6 ? tries / 16 : 6) };
+
+	nanosleep(&nap, NULL);
+}
 
 SUPPORT void short_nap(void)
 {
-	const struct timespec nap = { 0, 50000 };
-
-	nanosleep(&nap, NULL);
+	longer_nap(0);
 }
 
 SUPPORT int64_t now_ns(void)
@@ -174,7 +180,7 @@ SUPPORT void await_asleep(pid_t pid)
 	char text[512], state;
 	long call;
 
-	for (;; short_nap()) {
+	for (int tries = 0;; longer_nap(tries++)) {
 		if (read_proc(pid, "stat", text, sizeof(text)) < 1 || sscanf(text, "%*d %*s %c", &state) != 1 || state == 'Z') {
 			fprintf(stderr, "process %d was to sleep, but it has ended\n", (int)pid);
 			abort();
