@@ -207,7 +207,7 @@ bool is_as_before(const text_dict &d, const ch::dd::holdings &before)
 	uint64_t pinned = 0;
 
 	d.clear();
-	const bool ok = ch::dd::holdings(d.descr()) == before;
+	const bool ok = before.are_again(d.descr());
 	for (const ch::ddict_stats &s : d.stats())
 		pinned += s.pinned;
 	if (pinned)

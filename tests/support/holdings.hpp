@@ -24,6 +24,19 @@ struct holdings {
 			look(memory_pool::attach(m.requests));
 		look(memory_pool::attach(dir.control)); // with the newcomer's channel
 	}
+	// Whether the dictionary holds the same again, or will soon: another process may be about to sweep the dead, who are
+	// then left to it.
+	bool are_again(const descriptor &d) const
+	{
+		for (int tries = 0; tries < 500; tries++) {
+			if (holdings(d) == *this)
+				return true;
+			longer_nap(tries);
+		}
+		return false;
+	}
+
+private:
 	bool operator==(const holdings &o) const
 	{
 		for (std::size_t i = 0; i < stats.size(); i++)
@@ -33,7 +46,6 @@ struct holdings {
 		return true;
 	}
 
-private:
 	void look(memory_pool pool)
 	{
 		pool.sweep();

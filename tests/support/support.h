@@ -232,21 +232,26 @@ SUPPORT int wait_to_be_killed(void)
 	return 0;
 }
 
-/* Whether a pool holds exactly what it held before; says what differs. Sweeps first. */
+/*
+ * Whether a pool holds exactly what it held before, or will soon: another process may be about to sweep the dead, who are
+ * then left to it. Says what differs.
+ */
 SUPPORT int pool_is_as_before(struct ch_pool *pool, const struct ch_pool_stats *before)
 {
 	struct ch_pool_stats now;
 	int err;
 
-	while ((err = ch_pool_sweep(pool)) > 0)
-		;
-	if (err < 0 || (err = ch_pool_get_stats(pool, &now)) < 0) {
-		fprintf(stderr, "pool: %s\n", strerror(-err));
-		return 0;
+	for (int tries = 0; tries < 500; longer_nap(tries++)) {
+		while ((err = ch_pool_sweep(pool)) > 0)
+			;
+		if (err < 0 || (err = ch_pool_get_stats(pool, &now)) < 0) {
+			fprintf(stderr, "pool: %s\n", strerror(-err));
+			return 0;
+		}
+		if (now.used == before->used && now.nr_used == before->nr_used && now.largest == before->largest &&
+		    now.len == before->len && now.nr_channels == before->nr_channels)
+			return 1;
 	}
-	if (now.used == before->used && now.nr_used == before->nr_used && now.largest == before->largest &&
-	    now.len == before->len && now.nr_channels == before->nr_channels)
-		return 1;
 	fprintf(stderr, "pool: used %llu in %llu blocks, largest %llu, %u channels; was %llu in %llu, %llu, %u\n",
 		(unsigned long long)now.used, (unsigned long long)now.nr_used, (unsigned long long)now.largest,
 		now.nr_channels, (unsigned long long)before->used, (unsigned long long)before->nr_used,
