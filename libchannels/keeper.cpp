@@ -86,8 +86,11 @@ void keeper_announce(ch_segment *seg, u32 slot) noexcept
 			continue;
 		if (poke(id))
 			return;
-		if (peer_is_alive(id))
-			return break_ring(seg);
+		if (peer_is_alive(id)) {
+			if (!peer_is_dying(id)) // if it is, who watches it finds us behind it
+				break_ring(seg);
+			return;
+		}
 		sweep_peer(seg, i);
 	}
 }

@@ -17,6 +17,7 @@ namespace ch::core {
 
 struct proc_stat {
 	char state;
+	unsigned long flags; // PF_... of the kernel's linux/sched.h
 	long nr_threads;
 	u64 start;
 };
@@ -49,7 +50,10 @@ static int read_stat(const char *path, proc_stat &out) noexcept
 	if (!(p = after_fields(p, 1)))
 		return -EPROTO;
 	out.state = *p;
-	if (!(p = after_fields(p, 17)))
+	if (!(p = after_fields(p, 6)))
+		return -EPROTO;
+	out.flags = std::strtoul(p, nullptr, 10);
+	if (!(p = after_fields(p, 11)))
 		return -EPROTO;
 	out.nr_threads = std::strtol(p, nullptr, 10);
 	if (!(p = after_fields(p, 2)))
@@ -105,6 +109,17 @@ bool peer_is_alive(u64 id) noexcept
 	rc = kill(peer_pid(id), 0) == 0 || errno != ESRCH;
 	errno = saved;
 	return rc;
+}
+
+bool peer_is_dying(u64 id) noexcept
+{
+	constexpr unsigned long pf_exiting = 4;
+	const int saved = errno;
+	proc_stat st;
+	const bool is_known = read_stat(peer_pid(id), st) == 0;
+
+	errno = saved;
+	return is_known ? st.flags & pf_exiting : !peer_is_alive(id);
 }
 
 __thread thread_notes own_notes;

@@ -18,6 +18,7 @@ inline pid_t peer_pid(u64 id) noexcept { return static_cast<pid_t>(id & ((u64{1}
 u64 peer_self() noexcept;
 u64 peer_id_of(pid_t pid) noexcept; // 0: no such process
 bool peer_is_alive(u64 id) noexcept;
+bool peer_is_dying(u64 id) noexcept; // if it is alive: it runs no code of its own any more, and its descriptors may be closed
 u64 peer_pid_namespace() noexcept; // inode number
 
 // What each thread knows of itself. No constructor, so that reading it costs no call.

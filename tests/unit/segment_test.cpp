@@ -6,6 +6,7 @@
 #include "../support/support.h"
 #include <criterion/criterion.h>
 #include <string>
+#include <utility>
 
 using namespace ch::core;
 
@@ -129,6 +130,38 @@ Test(segment_unit, all_dead_ones_are_swept_before_it_is_full)
 		n += seg->peers[i].id.load() != 0;
 		cr_assert_leq(n, 2);
 	}
+	ch_segment_destroy(seg);
+}
+
+/* The one before it dies just when the next one tells of itself: that is no reason for everybody to look from now on. */
+Test(segment_unit, a_dying_neighbour_is_waited_for)
+{
+	ch_segment *seg = segment_of(30);
+	struct board *b = board_new();
+	uint64_t seed = test_seed();
+	pid_t before = 0;
+	const auto stays = [](void *arg) {
+		auto *const p = static_cast<std::pair<ch_segment *, struct board *> *>(arg);
+		const int i = joins(p->first);
+
+		post(p->second, 0);
+		return i < 100 ? wait_to_be_killed() : 1;
+	};
+	std::pair<ch_segment *, struct board *> arg(seg, b);
+
+	cr_assert_neq(joins(seg), 100);
+	for (int i = 0; i < 500; i++) {
+		const pid_t pid = child_start(stays, &arg);
+		const timespec nap{0, static_cast<long>(rnd(&seed) % 1000000)};
+
+		nanosleep(&nap, nullptr);
+		if (before)
+			child_kill(before);
+		AWAIT(posted(b, 0) == i + 1);
+		before = pid;
+	}
+	child_kill(before);
+	cr_assert_eq(seg->hdr->unwatched.load(relaxed), 0u);
 	ch_segment_destroy(seg);
 }
 
