@@ -4,8 +4,8 @@
 // The keeper is one thread per process, asleep in poll(2). Of each segment it watches by pidfd the peer in
 // the next occupied slot after its own, round and round: every peer is watched by its predecessor, a death wakes
 // exactly one process, and that one sweeps. Who comes or goes tells its predecessor by a datagram to its abstract
-// Unix socket, whose name is the peer's name; the predecessor then looks again whom to watch. If a predecessor
-// is dead, whoever finds it so sweeps it and tells the one before.
+// Unix socket, whose name is the peer's and its pid namespace's; the predecessor then looks again whom to watch. If a
+// predecessor is dead, whoever finds it so sweeps it and tells the one before.
 #pragma once
 #include "atomic.h"
 

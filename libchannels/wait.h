@@ -111,7 +111,7 @@ template <class Attempt, class Ready, class Blocker>
 	spinner spin(o, start);
 
 	budget = budget > until_ns - start ? until_ns - start : budget;
-	for (;; spin.pause()) {
+	for (; budget > 0; spin.pause()) {
 		if (is_ready()) {
 			rc = attempt();
 			if (rc != -EAGAIN) {
