@@ -409,7 +409,7 @@ static bool comes_soon(const ch_channel *ch, i64 timeout_ns) noexcept
 {
 	constexpr int looks = 64, pauses = 16; // a microsecond at most: less than SPIN_MIN_NS
 
-	if (timeout_ns == CH_TRY || spin_budget(ch) == 0 || ch->is_crowded.load(relaxed)) // a guess
+	if (timeout_ns == CH_TRY || spin_budget(ch) == 0)
 		return false;
 	for (int n = 0; n < looks + pauses; n++) {
 		if (ring_may_consume(ch->r))

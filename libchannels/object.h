@@ -26,7 +26,6 @@ struct ch_object {
 	std::atomic<ch::core::u32> spin_ns = 0;
 	std::atomic<ch::core::i64> budget_ns = 0; // what adaptive spinning allows itself now
 	std::atomic<ch::core::u32> nr_slept = 0;  // waits since a probe of it paid (wait.h)
-	std::atomic<bool> is_crowded = false;     // others wait for the processor meanwhile (wait.h)
 	ch_pool *pool = nullptr;
 	const ch::core::object_kind *kind = nullptr;
 	ch::core::u64 tag = 0;

@@ -215,7 +215,7 @@ static int spin(ch_pollset *s, ch_poll_event *out, u32 cap, i64 start, i64 until
 
 	if (budget == 0)
 		return -EAGAIN;
-	for (spinner spin(s->parts[0], start);; spin.pause()) {
+	for (spinner spin(start);; spin.pause()) {
 		bool is_any = s->nr_queued.load(relaxed) > 0 || s->is_ending.load(relaxed); // hints
 		for (u32 i = 0; i < nr; i++)
 			is_any |= s->parts[i]->m.h->top.load(relaxed) != 0; // hint

@@ -22,7 +22,6 @@ inline constexpr i64 SPIN_MAX_NS = 50000;
 inline constexpr i64 PROBE_NS = 200000;
 inline constexpr u32 PROBE_EACH = 32; // sleeps: at 1,000 of them in a second, 0.6 % of the processor if they are in vain
 inline constexpr i64 YIELD_NS = 2000;         // spin this long before the processor is offered to others
-inline constexpr i64 SWITCH_NS = 1000;        // if that takes longer, somebody took it
 inline constexpr i64 BUSY_SLICE_NS = 2000000; // first look at an owner whose unfinished claim blocks us
 inline constexpr i64 UNWATCHED_SLICE_NS = 100000000;
 
@@ -62,34 +61,22 @@ inline void adapt(ch_object *o, i64 waited_ns, bool has_slept) noexcept
 		o->budget_ns.store(in, relaxed);
 }
 
-// The pause between two looks. While others wait for this processor each pause gives it to them: whoever is waited for may
-// be one of them. Whether they do is seen by how long that takes, and is remembered for the handle's next wait.
+// The pause between two looks.
 struct spinner {
-	ch_object *o;
 	i64 now, yield_at;
 	u32 n = 0;
 
-	spinner(ch_object *object, i64 start) noexcept
-	    : o(object), now(start), yield_at(o->is_crowded.load(relaxed) ? start : start + YIELD_NS) // a guess
-	{
-	}
+	explicit spinner(i64 start) noexcept : now(start), yield_at(start + YIELD_NS) {}
 	void pause() noexcept
 	{
-		if (now < yield_at) {
-			cpu_relax();
-			if (++n % 32)
-				return;
-			now = now_ns();
-			if (now < yield_at)
-				return;
+		cpu_relax();
+		if (++n % 32)
+			return;
+		now = now_ns();
+		if (now >= yield_at) {
+			sched_yield();
+			yield_at = now + YIELD_NS;
 		}
-		sched_yield();
-		const i64 back = now_ns();
-		const bool is_crowded = back - now > SWITCH_NS;
-		yield_at = is_crowded ? back : back + YIELD_NS;
-		now = back;
-		if (o->is_crowded.load(relaxed) != is_crowded)
-			o->is_crowded.store(is_crowded, relaxed); // a guess
 	}
 };
 
@@ -108,7 +95,7 @@ template <class Attempt, class Ready, class Blocker>
 
 	const i64 until_ns = timeout_ns < 0 || timeout_ns > NEVER - start ? NEVER : start + timeout_ns;
 	i64 budget = spin_budget(o);
-	spinner spin(o, start);
+	spinner spin(start);
 
 	budget = budget > until_ns - start ? until_ns - start : budget;
 	for (; budget > 0; spin.pause()) {
