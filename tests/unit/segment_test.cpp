@@ -134,7 +134,7 @@ Test(segment_unit, all_dead_ones_are_swept_before_it_is_full)
 }
 
 /* The one before it dies just when the next one tells of itself: that is no reason for everybody to look from now on. */
-Test(segment_unit, a_dying_neighbour_is_waited_for)
+Test(segment_unit, a_dying_neighbour_need_not_be_told)
 {
 	ch_segment *seg = segment_of(30);
 	struct board *b = board_new();
