@@ -248,6 +248,14 @@ descr segment_descr(const ch_segment *seg, u8 kind, u64 offset, u64 generation) 
 	return d;
 }
 
+// The caller has read what may be the peer's, and asks whether it was. A sweeper writes its name before it frees anything,
+// and takes it away after the peer's. So: no sweeper, and then still the peer's name: it had not begun.
+static bool is_held(const peer_slot &slot, u64 id) noexcept
+{
+	std::atomic_thread_fence(acquire); // the caller's reads come first; whoever wrote what it read saw the sweeper's free
+	return slot.sweeper.load(acquire) == 0 && slot.id.load(acquire) == id; // [W2] pairs with [W1]; [P2] with [P1]
+}
+
 } // namespace ch::core
 
 using namespace ch::core;
@@ -279,6 +287,20 @@ void *ch_segment_addr(const struct ch_segment *seg)
 size_t ch_segment_len(const struct ch_segment *seg)
 {
 	return seg ? seg->user_len : 0;
+}
+
+int ch_segment_holds(const struct ch_segment *seg, struct ch_peer peer, int hint)
+{
+	if (!seg)
+		return fail(-EINVAL, "segment: NULL");
+	if (peer.id == 0)
+		return 0;
+	if (hint >= 1 && static_cast<u32>(hint) <= seg->max_peers && is_held(seg->peers[hint], peer.id))
+		return hint;
+	for (u32 i = 1; i <= seg->max_peers; i++)
+		if (seg->peers[i].id.load(relaxed) == peer.id && is_held(seg->peers[i], peer.id)) // a look; is_held knows
+			return static_cast<int>(i);
+	return 0;
 }
 
 const char *ch_segment_name(const struct ch_segment *seg)

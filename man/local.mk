@@ -219,6 +219,7 @@ dist_man3_MANS = \
 	man/man3/ch_segment_get_descr.3 \
 	man/man3/ch_segment_get_fd.3 \
 	man/man3/ch_segment_get_info.3 \
+	man/man3/ch_segment_holds.3 \
 	man/man3/ch_segment_len.3 \
 	man/man3/ch_segment_list.3 \
 	man/man3/ch_segment_name.3 \

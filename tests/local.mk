@@ -59,6 +59,7 @@ check_PROGRAMS += \
 	tests/conform/sync_semaphore_test \
 	tests/proc/attach_test \
 	tests/proc/fork_test \
+	tests/proc/holds_test \
 	tests/proc/many_test \
 	tests/proc/pollset_test \
 	tests/proc/quiet_test \
@@ -196,6 +197,9 @@ tests_proc_attach_test_LDADD    = $(CHANNELS_TEST_LIBS)
 tests_proc_fork_test_SOURCES  = tests/proc/fork_test.c tests/support/support.h
 tests_proc_fork_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_proc_fork_test_LDADD    = $(CHANNELS_TEST_LIBS)
+tests_proc_holds_test_SOURCES   = tests/proc/holds_test.c tests/support/support.h
+tests_proc_holds_test_CPPFLAGS  = $(CHANNELS_TEST_CPPFLAGS)
+tests_proc_holds_test_LDADD     = $(CHANNELS_TEST_LIBS)
 tests_proc_many_test_SOURCES  = tests/proc/many_test.c tests/support/support.h
 tests_proc_many_test_CPPFLAGS = $(CHANNELS_TEST_CPPFLAGS)
 tests_proc_many_test_LDADD    = $(CHANNELS_TEST_LIBS)

@@ -149,6 +149,21 @@ struct ch_segment_info {
 CH_API int ch_segment_get_info(struct ch_segment *seg, struct ch_segment_info *out_info);
 
 /*
+ * ch_segment_holds - whether a process still holds all that it holds in a segment: it attached and has not detached, and
+ * if it died, nobody has begun to give back what it held.
+ *
+ * For whoever reads memory that another process owns, without a claim on it: what was read before a call that answers yes
+ * was not taken from a dead owner yet. What a living owner frees or overwrites is for the two of them to order.
+ *
+ * peer      the process.
+ * hint      what an earlier call for this process returned, which spares a search; or 0.
+ *
+ * Returns the hint for the next call, which is 1 or more; or 0: no; or -EINVAL (NULL).
+ * Blocks: no.  Threads: safe.  Signals: safe.  Fork: the child may call it at once.
+ */
+CH_API int ch_segment_holds(const struct ch_segment *seg, struct ch_peer peer, int hint);
+
+/*
  * ch_segment_list - call fn for each named segment of this pid namespace that the caller may read.
  *
  * fn        gets arg back; what it returns other than 0 ends the walk and is returned.
