@@ -225,12 +225,18 @@ static u64 take_from_run(run_map &m, u64 head, u32 cls, u32 me) noexcept
 	return got;
 }
 
+// Of large blocks only the one that was used last, which this process may have freed, and the one that was used longest ago,
+// which another may have: the words of those between lie in others' caches, and to look at all of them takes longer than
+// to find one elsewhere.
 static u64 take_from_recent(run_map &m, u32 cls, u32 me) noexcept
 {
-	const u32 first = m.turn[cls].load(relaxed); // private hints, here and below
+	const u32 last = m.turn[cls].load(relaxed); // private hints, here and below
+	u32 first = (last + 1) % NR_RECENT;
 
-	for (u32 k = 0; k < NR_RECENT; k++) {
-		const u32 i = (first + NR_RECENT - k) % NR_RECENT;
+	if (cls >= NR_CACHED && m.recent[cls][first].load(relaxed) == 0)
+		first = 0;
+	for (u32 k = 0; k < (cls < NR_CACHED ? NR_RECENT : 2); k++) {
+		const u32 i = cls >= NR_CACHED && k == 1 ? first : (last + NR_RECENT - k) % NR_RECENT;
 		const u64 head = m.recent[cls][i].load(relaxed);
 		const u64 b = head ? take_from_run(m, head - 1, cls, me) : NO_BLOCK;
 		if (b == NO_BLOCK)
