@@ -19,6 +19,8 @@ bool ddict_call::done()
 {
 	if (!p_)
 		dd::refuse(EINVAL, "ddict: no call is under way here");
+	if (p_->seen || p_->is_promised)
+		return true;
 	if (!p_->is_done) {
 		p_->status = p_->conn->wait(p_->call, p_->until).status;
 		p_->is_done = true;
@@ -51,6 +53,8 @@ ddict_view::bytes ddict_view::data() const noexcept
 {
 	if (!p_)
 		return {};
+	if (p_->seen)
+		return p_->seen.value();
 	if (p_->call.head().how == static_cast<std::uint32_t>(dd::form::pinned))
 		return p_->conn->pinned(p_->call);
 	return p_->call.body();

@@ -12,7 +12,7 @@ namespace dd {
 
 namespace {
 
-constexpr std::size_t window = 16; // messages of one batch under way
+constexpr std::size_t flights_max = 16; // messages of one batch under way
 constexpr std::size_t ring_room = inline_max - sizeof(request);
 constexpr std::size_t record_head = 2 * sizeof(std::uint32_t);
 constexpr std::size_t ask_first = 64, ask_max = 1024; // keys in one request
@@ -106,7 +106,7 @@ template <class Start> bool batch::fly(Start &&start)
 {
 	bool is_under_way = false;
 
-	if (flights_.size() >= window)
+	if (flights_.size() >= flights_max)
 		settle_oldest();
 	flights_.emplace_back();
 	try {
@@ -290,6 +290,8 @@ void ddict_core::get_many(std::span<const bytes> keys,
 	for (unsigned m = 0; m < co.managers(); m++)
 		askers.emplace_back(*this, co, fitted({.what = dd::op::get_many}), m, keys);
 	for (std::size_t i = 0; i < keys.size(); i++) {
+		if (look(keys[i], [&](bytes b) { sink(i, &b); }))
+			continue;
 		if (sizeof(std::uint32_t) + keys[i].size() <= dd::ring_room)
 			askers[manager_for(keys[i])].wanted.push_back(i);
 		else if (!get(keys[i], [&](bytes b) { sink(i, &b); }))

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // calls.cpp - the operations on one key: each is begun, and most are waited for at once.
 #include "pending.hpp"
+#include "place.hpp"
 
 namespace ch {
 
@@ -37,16 +38,63 @@ static outgoing put_of(std::span<const std::byte> key, std::size_t len, const dd
 	return out;
 }
 
+// Writes the value and promises the put: true. Or calls ask(how) for a small value and ask_with(room) for another.
+template <class Ask, class AskWith>
+static bool put_promised(connection &conn, unsigned m, std::uint64_t hash, outgoing &out, Ask &&ask, AskWith &&ask_with)
+{
+	if (!conn.may_promise(m, out))
+		return ask(), false;
+	if (sizeof(dd::request) + out.key.size() + out.vlen <= dd::inline_max) {
+		std::byte value[dd::inline_max];
+
+		(*out.write)({value, out.vlen}); // once, whatever comes
+		const dd::copied again{{value, out.vlen}};
+		const ddict_core::value_writer w = again;
+
+		out.write = &w;
+		return conn.promise(m, hash, out, nullptr) || (ask(), false);
+	}
+	connection::claimed room = conn.claim_for(m, out, out.vlen);
+
+	(*out.write)(room.value());
+	return conn.promise(m, hash, out, &room) || (ask_with(room), false);
+}
+
 void ddict_core::put(bytes key, std::size_t len, value_writer write, const ddict_put &how) const
 {
-	dd::call c;
+	connection &co = conn();
+	const std::uint64_t hash = dd::key_hash(key);
+	const unsigned m = manager_for(hash);
+	outgoing out = fitted(put_of(key, len, write, how));
 
-	run(conn(), c, manager_for(key), fitted(put_of(key, len, write, how)));
+	const auto ask = [&] {
+		dd::call c;
+
+		run(co, c, m, out);
+	};
+	const auto ask_with = [&](connection::claimed &room) {
+		dd::call c;
+
+		co.start_claimed(c, m, out, room);
+		dd::is_good(co, m, co.wait(c, out.until).status);
+	};
+	put_promised(co, m, hash, out, ask, ask_with);
 }
 
 ddict_call ddict_core::start_put(bytes key, std::size_t len, value_writer write, const ddict_put &how) const
 {
-	return begin(fitted(put_of(key, len, write, how)));
+	auto p = std::make_unique_for_overwrite<pending>();
+	const std::uint64_t hash = dd::key_hash(key);
+	const unsigned m = manager_for(hash);
+	outgoing out = fitted(put_of(key, len, write, how));
+
+	p->conn = share();
+	p->until = out.until;
+	p->is_done = put_promised(
+		*p->conn, m, hash, out, [&] { p->conn->start(p->call, m, out); },
+		[&](connection::claimed &room) { p->conn->start_claimed(p->call, m, out, room); });
+	p->is_promised = p->is_done;
+	return ddict_call(std::move(p));
 }
 
 ddict_call ddict_core::start_put_if_absent(bytes key, std::size_t len, value_writer write, const ddict_put &how) const
@@ -106,6 +154,14 @@ bool ddict_core::compare_and_set(bytes key, bytes expected, std::size_t len, val
 
 ddict_call ddict_core::start_get(bytes key) const
 {
+	auto p = std::make_unique_for_overwrite<pending>();
+	const std::uint64_t hash = dd::key_hash(key);
+
+	p->conn = share();
+	if (p->conn->look(manager_for(hash), hash, key, checkpoint_id(), p->seen) && p->conn->is_whole(p->seen)) {
+		p->is_done = true;
+		return ddict_call(std::move(p));
+	}
 	return begin(fitted({.what = op::get, .key = key}));
 }
 
@@ -122,7 +178,7 @@ static bool read_pinned(connection &conn, dd::call &c, const outgoing &out, ddic
 	} catch (...) {
 		failure = std::current_exception();
 	}
-	if (conn.lives(c))
+	if (conn.was_held(c))
 		conn.unpin(c);
 	else if (conn.run(r, c.manager(), {.what = op::release, .arg = pin, .until = out.until}).status < 0)
 		return false; // a successor, which knows nothing of it
@@ -139,8 +195,36 @@ static bool read_value(connection &conn, dd::call &c, const outgoing &out, ddict
 	return true;
 }
 
+// What is seen without asking. False: it is not to be seen, or what was read is not it.
+static bool read_seen(connection &conn, const dd::sight &s, ddict_core::value_reader read)
+{
+	std::exception_ptr failure;
+
+	try {
+		read(s.value());
+	} catch (...) {
+		failure = std::current_exception();
+	}
+	if (!conn.is_whole(s))
+		return false;
+	if (failure)
+		std::rethrow_exception(failure);
+	return true;
+}
+
+bool ddict_core::look(bytes key, value_reader read) const
+{
+	connection &co = conn();
+	const std::uint64_t hash = dd::key_hash(key);
+	dd::sight s;
+
+	return co.look(manager_for(hash), hash, key, checkpoint_id(), s) && read_seen(co, s, read);
+}
+
 bool ddict_core::get(bytes key, value_reader read) const
 {
+	if (look(key, read))
+		return true;
 	connection &co = conn();
 	const outgoing out = fitted({.what = op::get, .key = key});
 

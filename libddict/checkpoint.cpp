@@ -31,7 +31,7 @@ int manager::enter(const call &c, bool &has_to_wait)
 			writers_.erase(r);
 		}
 		store_.retire_before(oldest);
-		newest_ = at;
+		go_on_to(at);
 	}
 	if (rules_.wait_for_writers)
 		writers_[at].insert(c.head.client);

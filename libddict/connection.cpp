@@ -276,6 +276,8 @@ void connection::unpin(const acquaintance &a, std::uint64_t pin) noexcept
 			-1,
 			0};
 
+	if (generation_ != fork_generation())
+		return; // it is the parent's
 	// Never waits for long: a manager takes requests as long as it lives. One that was stopped keeps the pin until
 	// this process ends.
 	ch_channel_send(links_[a.manager].requests.get(), &r, sizeof(r), unpin_patience);

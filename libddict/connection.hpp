@@ -29,13 +29,28 @@ struct acquaintance {
 	std::uint64_t incarnation = 0;
 	std::uint64_t peer = 0;
 	std::uint64_t client = 0; // our id with it; 0 while it is greeted
-	int pidfd = -1;           // to see cheaply that it lives; -1: cannot be had
+	int place = 0;            // among the peers of its segment, see ch_segment_holds
 	std::atomic<bool> is_dead{false}; // it was seen dead; a hint that saves a look
+};
 
-	acquaintance() = default;
-	acquaintance(const acquaintance &) = delete;
-	acquaintance &operator=(const acquaintance &) = delete;
-	~acquaintance();
+// A value that was read in a manager's window, or is to be read where it lies.
+class sight {
+public:
+	sight() = default;
+	sight(const sight &) = delete;
+	sight &operator=(const sight &) = delete;
+	~sight();
+	explicit operator bool() const { return conn_; }
+	bytes value() const { return value_; }
+
+private:
+	friend class connection;
+
+	class connection *conn_ = nullptr;
+	const acquaintance *with_ = nullptr;
+	unsigned hook_ = nr_hooks; // nr_hooks: it is in small_
+	bytes value_;
+	std::byte small_[inline_max];
 };
 
 // A request under way. Stays where it is until it is done or forgotten.
@@ -124,6 +139,10 @@ public:
 	};
 	claimed claim_for(unsigned m, const outgoing &out, std::size_t cap);
 	void start_claimed(call &c, unsigned m, const outgoing &out, claimed &room);
+	// Whether a put at this checkpoint may be promised, see window.hpp: then promise() tries. The value of a small one is
+	// at out.write, of another one in room; both as in start and start_claimed. False: nothing was sent, now ask.
+	bool may_promise(unsigned m, const outgoing &out) const noexcept;
+	bool promise(unsigned m, std::uint64_t hash, const outgoing &out, claimed *room);
 	// Until its reply is there; throws if none will come, or with ETIMEDOUT: then it is forgotten.
 	const reply &wait(call &c, std::int64_t until = -1);
 	// What the manager's threads of control have sent so far is handed to its calls, without waiting.
@@ -136,8 +155,15 @@ public:
 	bytes pinned(const call &c) const;
 	// Lets go of the value that a call's answer pinned, without waiting for an answer.
 	void unpin(const call &c) noexcept { unpin(*c.with_, c.head_.arg); }
-	// Whether the process that answered certainly lives: what it had pinned before is pinned. False: perhaps not.
-	bool lives(const call &c) const noexcept;
+	// Whether what was read of a pinned value was the value: the process that answered still held it. Comes behind it.
+	bool was_held(const call &c) const noexcept { return holds(*c.with_); }
+	// Whether the key's value at a checkpoint is to be seen without asking; false also if there is none. What is longer
+	// than a reply carries is not copied: what was read of it counts if is_whole() holds afterwards.
+	bool look(unsigned m, std::uint64_t hash, bytes key, std::uint64_t at, sight &s) noexcept;
+	bool is_whole(const sight &s) const noexcept
+	{
+		return s.hook_ == nr_hooks || (holds(*s.with_) && is_current(*s.with_));
+	}
 	// Throws what a manager's status says.
 	[[noreturn]] void fail(unsigned m, int status) const;
 	// The same of a visit, whose answer says why.
@@ -152,8 +178,25 @@ private:
 		std::vector<std::unique_ptr<acquaintance>> all; // calls may still remember them; under hello_lock_
 		ch::channel requests;
 		segment seg;
+		window win;
+		std::uint32_t row = window::none;
+		std::atomic<std::uint32_t> hooks{0}; // of the row that are taken, a bit for each
+		std::atomic<std::uint32_t> nr_promises{0}; // a hint where there is room for the next
 	};
 	friend class call;
+	friend class sight;
+	bool holds(const acquaintance &a) const noexcept
+	{
+		return ch_segment_holds(links_[a.manager].seg.get(), {a.peer}, a.place) > 0;
+	}
+	// Whether that process serves the manager still, as far as the creator knows: no other has answered anybody.
+	bool is_current(const acquaintance &a) const noexcept
+	{
+		return dir_.words[a.manager].incarnation.load(std::memory_order_relaxed) == a.incarnation; // see look()
+	}
+	bool look_at(link &l, std::uint32_t p, std::uint64_t number, const pane &what, bytes key, sight &s) const noexcept;
+	bool hang(link &l, std::uint32_t p, std::uint64_t number, const pane &what, bytes key, sight &s) noexcept;
+	void take_off(sight &s) noexcept;
 
 	acquaintance &up(unsigned m, std::int64_t until);
 	acquaintance &say_hello(unsigned m, std::uint64_t incarnation);
@@ -161,6 +204,7 @@ private:
 	ch::channel make_replies();
 	void claim_credit(call &c, acquaintance &a, std::int64_t until);
 	void send_small(call &c, acquaintance &a, request head, const outgoing &out);
+	void send_bytes(acquaintance &a, bytes msg, std::int64_t until);
 	ch::message claim(acquaintance &a, std::size_t len, const outgoing &out);
 	bool make_room(acquaintance &a, std::size_t len, const outgoing &out, int tries);
 	void commit(acquaintance &a, ch::message &msg, std::int64_t until);

@@ -123,7 +123,7 @@ void manager::copy_was_dropped(bytes key)
 		owed_.emplace_back(key.begin(), key.end());
 		return;
 	}
-	if (store::take_use(*e) && copy_entry(*e))
+	if (store_.take_use(*e) && copy_entry(*e))
 		return;
 	store_.evict(key);
 	post(&next_, op::mirror_forget, key, nullptr, 0, nullptr, 0); // it may have been written meanwhile
@@ -181,6 +181,7 @@ void manager::crowd(store &in, bytes key, bytes value, const manner &how)
 	in.put_privately(key, value, how);
 	crowd_.push_back({&in, {key.begin(), key.end()}, how.at});
 	words_[index_].is_crowded.store(1, std::memory_order_relaxed); // see next_has_room
+	offer_promises();
 }
 
 // What lies in private memory goes where there is room now. True if all of it did.
@@ -196,6 +197,7 @@ bool manager::move_in()
 		crowd_.pop_front();
 	}
 	words_[index_].is_crowded.store(0, std::memory_order_relaxed); // see next_has_room
+	offer_promises();
 	return true;
 }
 

@@ -2,6 +2,7 @@
 // core.cpp - ddict_core: handles, and the operations on one key or on all.
 #include "connection.hpp"
 #include "owner.hpp"
+#include "place.hpp"
 #include <deque>
 
 namespace ch {
@@ -170,6 +171,11 @@ unsigned ddict_core::which_manager(bytes key) const
 unsigned ddict_core::manager_for(bytes key) const
 {
 	return directed_ >= 0 ? static_cast<unsigned>(directed_) : conn().manager_for(key);
+}
+
+unsigned ddict_core::manager_for(std::uint64_t hash) const
+{
+	return directed_ >= 0 ? static_cast<unsigned>(directed_) : dd::place(hash, conn().managers());
 }
 
 // With this handle's checkpoint and deadline.

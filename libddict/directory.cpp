@@ -26,10 +26,11 @@ struct shared_directory {
 	unsigned char control[64];
 	manager_rules rules;
 	std::atomic<std::uint32_t> state; // 1: whole
+	window_size windows;
 	std::uint32_t pad;
 	shared_manager managers[];
 };
-static_assert(sizeof(shared_manager) == 80 && offsetof(shared_directory, managers) == 112,
+static_assert(sizeof(shared_manager) == 80 && offsetof(shared_directory, managers) == 120,
 	      "the directory's layout: bump wire_version");
 
 std::size_t size_for(unsigned nr)
@@ -37,10 +38,10 @@ std::size_t size_for(unsigned nr)
 	return (sizeof(shared_directory) + nr * sizeof(shared_manager) + 63) / 64 * 64;
 }
 
-// The words lie behind the rest.
-std::size_t whole_size_for(unsigned nr)
+// The words lie behind the rest, and the windows behind them.
+std::size_t whole_size_for(unsigned nr, window_size windows)
 {
-	return size_for(nr) + nr * sizeof(manager_words);
+	return size_for(nr) + nr * (sizeof(manager_words) + windows.bytes());
 }
 
 shared_directory *body(ch_segment *seg)
@@ -63,13 +64,14 @@ descriptor checked(const unsigned char (&from)[64])
 
 } // namespace
 
-segment directory_create(unsigned nr, unsigned max_peers, const std::string &name)
+segment directory_create(unsigned nr, unsigned max_peers, window_size windows, const std::string &name)
 {
 	ch_segment_attr attr = CH_SEGMENT_ATTR_INIT;
 	ch_segment *seg = nullptr;
 
-	attr.len = whole_size_for(nr);
+	attr.len = whole_size_for(nr, windows);
 	attr.max_peers = max_peers;
+	attr.flags = CH_NO_PREFAULT;
 	attr.name = name.empty() ? nullptr : name.c_str();
 	check(ch_segment_create(&attr, &seg));
 	return segment(seg);
@@ -83,6 +85,7 @@ void directory_publish(ch_segment *seg, const directory &d)
 	s->version = wire_version;
 	s->nr_managers = static_cast<std::uint32_t>(d.managers.size());
 	s->rules = d.rules;
+	s->windows = d.windows;
 	std::memcpy(s->control, d.control.bytes, sizeof(s->control));
 	for (std::size_t m = 0; m < d.managers.size(); m++) {
 		shared_manager &to = s->managers[m];
@@ -111,9 +114,11 @@ directory directory_attach(const descriptor &descr)
 		no_directory("it is of another version, or its creator has not finished");
 	const std::uint32_t nr = s->nr_managers;
 
-	if (nr == 0 || nr > managers_max || whole_size_for(nr) > ch_segment_len(raw))
+	const window_size windows = s->windows;
+
+	if (nr == 0 || nr > managers_max || !windows.is_sound() || whole_size_for(nr, windows) > ch_segment_len(raw))
 		no_directory("its number of managers cannot be");
-	directory d{ch_segment_name(raw), checked(s->control), s->rules, {}, nullptr, nullptr};
+	directory d{ch_segment_name(raw), checked(s->control), s->rules, {}, nullptr, nullptr, windows};
 
 	for (std::uint32_t m = 0; m < nr; m++) {
 		const shared_manager &from = s->managers[m];
@@ -128,6 +133,11 @@ directory directory_attach(const descriptor &descr)
 manager_words *directory_words(ch_segment *seg, unsigned nr)
 {
 	return reinterpret_cast<manager_words *>(static_cast<std::byte *>(ch_segment_addr(seg)) + size_for(nr));
+}
+
+void *directory_window(ch_segment *seg, unsigned nr, window_size windows, unsigned m)
+{
+	return reinterpret_cast<std::byte *>(directory_words(seg, nr) + nr) + m * windows.bytes();
 }
 
 ch_peer directory::peer_of(unsigned m) const

@@ -4,6 +4,7 @@
 // Written once by the creator before anybody else can know the descriptor; whoever attaches copies it, checks it, and
 // never reads it again.
 #pragma once
+#include "window.hpp"
 #include <channels/channels.hpp>
 #include <atomic>
 #include <cstdint>
@@ -55,6 +56,7 @@ struct directory {
 	std::vector<manager_info> managers;
 	std::shared_ptr<ch_segment> seg; // what the words lie in
 	manager_words *words = nullptr;  // one for each manager
+	window_size windows{};           // of each manager
 
 	ch_peer peer_of(unsigned m) const;
 };
@@ -69,9 +71,11 @@ inline constexpr unsigned managers_max = 4096;
 }
 
 // An empty directory for nr managers and so many processes; it cannot be attached before it is published.
-segment directory_create(unsigned nr, unsigned max_peers, const std::string &name);
+segment directory_create(unsigned nr, unsigned max_peers, window_size windows, const std::string &name);
 // Its words, before it is published; they are zero.
 manager_words *directory_words(ch_segment *seg, unsigned nr);
+// The memory of a manager's window.
+void *directory_window(ch_segment *seg, unsigned nr, window_size windows, unsigned m);
 void directory_publish(ch_segment *seg, const directory &d);
 // Throws ch::error: the codes of ch_segment_attach, and EPROTO if it is no directory.
 directory directory_attach(const descriptor &d);

@@ -2,9 +2,6 @@
 // link.cpp - the other half of a connection: reaching the managers, and sending to them.
 #include "connection.hpp"
 #include <ctime>
-#include <poll.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 namespace ch::dd {
 
@@ -18,6 +15,7 @@ constexpr std::int64_t successor_timeout = 10000 * ms;
 constexpr int reap_tries = 100;              // of 20 ms each
 constexpr unsigned reply_capacity = credits; // each call under way has one reply
 constexpr std::size_t reply_channel_len = 64 * 1024;
+constexpr std::size_t promised_bytes_max = 256 * 1024; // of values like this one, in one client's open promises
 
 // How long one try may wait.
 std::int64_t slice_until(std::int64_t until)
@@ -52,6 +50,8 @@ connection::~connection()
 			mine.client = a->client;
 			ch_channel_send(links_[m].requests.get(), &mine, sizeof(mine), CH_TRY);
 		}
+		if (links_[m].row != window::none)
+			links_[m].win.leave(links_[m].row);
 	}
 	replies_.destroy();
 }
@@ -121,19 +121,6 @@ acquaintance &connection::up(unsigned m, std::int64_t until)
 	return fresh;
 }
 
-acquaintance::~acquaintance()
-{
-	if (pidfd >= 0)
-		close(pidfd);
-}
-
-bool connection::lives(const call &c) const noexcept
-{
-	pollfd p{c.with_->pidfd, POLLIN, 0};
-
-	return p.fd >= 0 && ::poll(&p, 1, 0) == 0;
-}
-
 acquaintance &connection::say_hello(unsigned m, std::uint64_t incarnation)
 {
 	link &l = links_[m];
@@ -152,6 +139,7 @@ acquaintance &connection::say_hello(unsigned m, std::uint64_t incarnation)
 		check(ch_segment_attach_with(&info.requests, nullptr, attach_flags_, &seg));
 		l.seg.reset(seg);
 		l.requests = ch::channel::attach(info.requests);
+		l.win = window(directory_window(dir_.seg.get(), managers(), dir_.windows, m), dir_.windows);
 	}
 	std::memcpy(body.channel, replies_.descr().bytes, sizeof(body.channel));
 	body.peer = ch_peer_self().id;
@@ -161,9 +149,10 @@ acquaintance &connection::say_hello(unsigned m, std::uint64_t incarnation)
 
 	send_small(c, a, head, {.what = op::hello, .vlen = sizeof(body), .write = &write, .until = until});
 	a.client = wait(c, until).arg;
-	a.pidfd = static_cast<int>(syscall(SYS_pidfd_open, ch_peer_pid({a.peer}), 0));
-	if (died(a)) // then the number may be somebody else's
-		raise_dead(m, EOWNERDEAD);
+	a.place = ch_segment_holds(l.seg.get(), {a.peer}, 0);
+	// Those of the dead are free now. With wait_for_keys the manager says when a value may be read.
+	if (l.row == window::none && !dir_.rules.wait_for_keys)
+		l.row = l.win.enter(ch_peer_self().id);
 	l.with.store(&a, std::memory_order_release); // [H2] pairs with [H1]
 	return a;
 }
@@ -269,7 +258,6 @@ void connection::unsent(call &c) noexcept
 void connection::send_small(call &c, acquaintance &a, request head, const outgoing &out)
 {
 	std::byte buf[inline_max];
-	int rc;
 
 	if (!out.key.empty())
 		std::memcpy(buf + sizeof(head), out.key.data(), out.key.size());
@@ -279,17 +267,72 @@ void connection::send_small(call &c, acquaintance &a, request head, const outgoi
 	head.id = c.id_;
 	std::memcpy(buf, &head, sizeof(head));
 	try {
-		while ((rc = ch_channel_send(links_[a.manager].requests.get(), buf, head.voff + out.vlen,
-					     slice_until(out.until))) == -ETIMEDOUT ||
-		       rc == -EAGAIN)
-			still_there(a, out.until);
-		if (rc == -ESTALE || rc == -EPIPE)
-			raise_ended();
-		check(rc);
+		send_bytes(a, {buf, head.voff + out.vlen}, out.until);
 	} catch (...) {
 		unsent(c);
 		throw;
 	}
+}
+
+void connection::send_bytes(acquaintance &a, bytes msg, std::int64_t until)
+{
+	int rc;
+
+	while ((rc = ch_channel_send(links_[a.manager].requests.get(), msg.data(), msg.size(), slice_until(until))) ==
+		       -ETIMEDOUT ||
+	       rc == -EAGAIN)
+		still_there(a, until);
+	if (rc == -ESTALE || rc == -EPIPE)
+		raise_ended();
+	check(rc);
+}
+
+// Promised values keep memory that others could have, and that would still be in somebody's cache.
+static unsigned promises_for(std::size_t vlen)
+{
+	return static_cast<unsigned>(std::min<std::size_t>(promised_bytes_max / std::max<std::size_t>(vlen, 1), promises_max));
+}
+
+bool connection::may_promise(unsigned m, const outgoing &out) const noexcept
+{
+	const link &l = links_[m];
+	const acquaintance *a = l.with.load(std::memory_order_acquire); // [H1] pairs with [H2]
+
+	return a && l.row != window::none && is_current(*a) && !a->is_dead.load(std::memory_order_relaxed) && // a hint
+	       promises_for(out.vlen) > 0 && l.win.may_promise(out.at);
+}
+
+bool connection::promise(unsigned m, std::uint64_t hash, const outgoing &out, claimed *room)
+{
+	link &l = links_[m];
+	acquaintance &a = *l.with.load(std::memory_order_acquire); // [H1] pairs with [H2]
+	request head = head_of(out, a.client, room ? room->voff : place_of(out, 0));
+	std::byte buf[inline_max], *msg = room ? room->message.data() : buf;
+
+	head.flags |= put_promised;
+	head.id = a.incarnation;
+	if (room)
+		room->message.shrink(head.voff + out.vlen);
+	else
+		(*out.write)({buf + head.voff, out.vlen});
+	if (!out.key.empty())
+		std::memcpy(msg + sizeof(head), out.key.data(), out.key.size());
+	unsigned place = l.nr_promises.load(std::memory_order_relaxed); // a hint
+	if (!l.win.promise(l.row, a.incarnation, out.at, hash, place, promises_for(out.vlen)))
+		return false;
+	l.nr_promises.store((place + 1) % promises_max, std::memory_order_relaxed); // as above
+	head.retry_of = promise_at(l.row, place);
+	std::memcpy(msg, &head, sizeof(head));
+	try {
+		if (room)
+			commit(a, room->message, out.until);
+		else
+			send_bytes(a, {buf, head.voff + out.vlen}, out.until);
+	} catch (...) {
+		l.win.withdraw(l.row, a.incarnation, place);
+		throw;
+	}
+	return true;
 }
 
 // Throws if the manager died or the deadline has passed; for after every slice of waiting.

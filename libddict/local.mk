@@ -34,7 +34,9 @@ libddict_internal_la_SOURCES = \
 	libddict/pending.hpp \
 	libddict/persist.cpp \
 	libddict/persister.cpp libddict/persister.hpp \
+	libddict/look.cpp \
 	libddict/place.cpp libddict/place.hpp \
+	libddict/promise.cpp \
 	libddict/reading.cpp \
 	libddict/restore.cpp libddict/restore.hpp \
 	libddict/shard.cpp libddict/shard.hpp \
@@ -47,6 +49,7 @@ libddict_internal_la_SOURCES = \
 	libddict/visit.cpp libddict/visit.hpp \
 	libddict/visitor.cpp \
 	libddict/waiting.cpp \
+	libddict/window.cpp libddict/window.hpp \
 	libddict/wire.hpp \
 	libddict/writer.cpp
 libddict_internal_la_CPPFLAGS = $(AM_CPPFLAGS) $(XXHASH_CFLAGS) $(LIBURING_CFLAGS)

@@ -18,7 +18,7 @@ constexpr std::size_t frame_align = 8;
 constexpr std::size_t write_from = 256 << 10; // bytes that are written without being asked for
 constexpr std::size_t busy_from = 4 << 20;
 constexpr std::size_t pending_max = 64 << 20;
-constexpr std::size_t window = 1 << 20;
+constexpr std::size_t ahead_len = 1 << 20;
 constexpr off_t reserve = 1 << 20; // bytes at a time
 
 struct log_head {
@@ -246,14 +246,14 @@ log_reader::log_reader(const vault &v, const log_id &id)
 	posix_fadvise(file_.fd(), 0, 0, POSIX_FADV_SEQUENTIAL);
 }
 
-// Whether so many bytes from at_ on are there; then they are in the window.
+// Whether so many bytes from at_ on are there; then they are in the buffer.
 bool log_reader::need(std::size_t len)
 {
 	if (len > size_ - at_)
 		return false;
 	if (at_ + len <= window_at_ + window_len_)
 		return true;
-	const std::size_t want = std::min<std::uint64_t>(std::max(len, window), size_ - at_);
+	const std::size_t want = std::min<std::uint64_t>(std::max(len, ahead_len), size_ - at_);
 
 	if (window_.size() < want)
 		window_.resize(want);

@@ -11,6 +11,7 @@ namespace ch::dd {
 namespace {
 
 constexpr unsigned spin_ns = 200000;
+constexpr unsigned let_go_each = 64; // messages
 
 descriptor from_bytes(const unsigned char (&b)[64])
 {
@@ -47,6 +48,10 @@ manager::manager(const manager_arg &arg)
 	next_pin_ = incarnation_ << 40 | 1; // none is a predecessor's
 	dir_ = from_bytes(arg.directory);
 	words_[index_].is_crowded.store(0, std::memory_order_relaxed); // see next_has_room
+	store_.show_in(
+		std::make_unique<own_window>(directory_window(dir_seg_.get(), nr_managers_, arg.windows, index_),
+					     arg.windows, incarnation_),
+		static_cast<const std::byte *>(ch_segment_addr(seg_.get())));
 	if (rules_.replicas > 1) {
 		next_ = ch::channel::attach(from_bytes(arg.next));
 		previous_ = ch::channel::attach(from_bytes(arg.previous));
@@ -55,6 +60,8 @@ manager::manager(const manager_arg &arg)
 	}
 	if (arg.files.dir[0])
 		begin_files(arg.files);
+	go_on_to(newest_);
+	offer_promises();
 }
 
 int manager_main(const void *arg, std::size_t len)
@@ -107,6 +114,8 @@ void manager::serve()
 			raise(n);
 		if (persister_ || kept_)
 			keep_files();
+		if (++nr_served_ % let_go_each == 0)
+			store_.let_go();
 		if (!parked_.empty() && outbox_.empty())
 			try_parked();
 		words_[index_].keys.store(store_.size(), std::memory_order_relaxed); // read when this process is dead
@@ -168,6 +177,10 @@ void manager::handle(bytes msg, ch::message *owner)
 		return visited(c);
 	if (c.head.client == 0 && c.head.what == static_cast<std::uint32_t>(op::spread_done))
 		return spread_done(c);
+	if (c.head.client == 0 && c.head.what == static_cast<std::uint32_t>(op::settle))
+		return store_.shop_window()->settle(c.head.arg, c.head.id);
+	if (c.head.what == static_cast<std::uint32_t>(op::put) && (c.head.flags & put_promised))
+		return keep_promise(c);
 	if (is_filling_ || !outbox_.empty()) {
 		// Later, in the order in which they came.
 		early &e = early_.emplace_back();
@@ -198,10 +211,12 @@ void manager::handle(bytes msg, ch::message *owner)
 
 		if (o == outcome::answered)
 			return;
-		if (c.head.until >= 0 && c.head.until <= monotonic_ns())
+		if (c.head.until >= 0 && c.head.until <= monotonic_ns()) {
+			offer_promises();
 			answer(c, -ETIMEDOUT);
-		else
+		} else {
 			park(c, msg, owner, o);
+		}
 	} catch (const std::bad_alloc &) {
 		answer(c, -ENOMEM);
 	}
@@ -275,6 +290,7 @@ void manager::drop(client &c) noexcept
 {
 	c.replies.destroy();
 	c.pins.clear();
+	has_dead_rows_ = true; // perhaps
 	c.peer = {};
 	c.id = 0;
 }
@@ -284,6 +300,9 @@ void manager::reap()
 	for (client &c : clients_)
 		if (c.id && !ch_peer_is_alive(c.peer))
 			drop(c);
+	if (has_dead_rows_)
+		reap_rows();
+	store_.let_go();
 	for (auto *calls : {&mirrored_calls_, &repeated_})
 		std::erase_if(*calls, [](const auto &of) { return !ch_peer_is_alive({of.first}); });
 	ch_pool_sweep(ch_channel_get_pool(requests_.get()));

@@ -29,6 +29,7 @@ struct manager_arg {
 	unsigned char control[64];
 	unsigned char directory[64]; // the segment, for its words
 	unsigned index, nr_managers;
+	window_size windows;
 	std::uint64_t incarnation;
 	manager_rules rules;
 	persist_rules files;
@@ -99,6 +100,7 @@ private:
 	void size(const call &c);
 	void clear(const call &c);
 	void scan(const call &c);
+	outcome freeze(const call &c);
 	void get_many(const call &c);
 	int make_room(std::size_t len);
 	void statistics(const call &c);
@@ -110,6 +112,13 @@ private:
 	outcome answer_or_wait(const call &c, int err, std::uint64_t arg = 0);
 	manner manner_of(const call &c) const;
 	static std::int64_t expiry_of(const call &c);
+
+	// promise.cpp
+	void keep_promise(call &c);
+	void offer_promises();
+	bool has_no_promises();
+	void go_on_to(std::uint64_t checkpoint);
+	void reap_rows();
 
 	// checkpoint.cpp
 	int enter(const call &c, bool &has_to_wait);
@@ -222,7 +231,7 @@ private:
 	void restore(const call &c);
 	void commit_restored(const call &c, std::unique_ptr<persister> &from);
 	std::unique_ptr<persister> kept_in(const call &c, bool is_reader);
-	void keep(const call &c);
+	outcome keep(const call &c);
 	void work_on_files(persister &p);
 	void flush_log(const call &c);
 
@@ -272,6 +281,9 @@ private:
 	std::vector<ch::channel> ways_;    // to the others' requests, those that were needed
 	descriptor dir_;      // of the dictionary
 	manager_stats stats_{};
+	unsigned nr_served_ = 0;
+	bool has_dead_rows_ = true; // in the window, as far as is known: a predecessor's clients may have died
+	std::uint64_t shown_before_ = 0; // gets that clients answered themselves, before these statistics began
 
 	// Two replicas: this manager's keys are also with the next one, and the previous one's in mirror_.
 	ch::channel next_, previous_;

@@ -263,7 +263,7 @@ void manager::do_as_told(call &c, const mirror_head &extra)
 		if (!is_filling_ || extra.result != incarnation_)
 			break;
 		store_.retire_before(extra.oldest);
-		newest_ = extra.newest;
+		go_on_to(extra.newest);
 		is_filling_ = false;
 		break;
 	default:

@@ -37,8 +37,7 @@ manager::outcome manager::dispatch(call &c)
 		statistics(c);
 		break;
 	case op::set_frozen:
-		answer(c, 0, std::exchange(is_frozen_, c.head.arg != 0));
-		break;
+		return freeze(c);
 	case op::is_frozen:
 		answer(c, 0, is_frozen_);
 		break;
@@ -73,8 +72,7 @@ manager::outcome manager::dispatch_files(call &c)
 		flush_log(c);
 		break;
 	case op::keep:
-		keep(c);
-		break;
+		return keep(c);
 	default:
 		return dispatch_write(c);
 	}
@@ -313,6 +311,18 @@ manager::outcome manager::put_many(const call &c)
 	    (err == -ENOSPC && rules_.when_full == static_cast<std::uint32_t>(ddict_full::wait)))
 		return outcome::on_any; // those that are in are put once more then
 	answer(c, err, done);
+	return outcome::answered;
+}
+
+// Puts that were promised come first.
+manager::outcome manager::freeze(const call &c)
+{
+	if (c.head.arg && !has_no_promises())
+		return outcome::on_any;
+	const bool was_frozen = std::exchange(is_frozen_, c.head.arg != 0);
+
+	offer_promises();
+	answer(c, 0, was_frozen);
 	return outcome::answered;
 }
 

@@ -101,7 +101,8 @@ void owner::create(const ddict_options &o)
 		refuse(EINVAL, "ddict: max_memory is under memory");
 	make_shards(nr, memory * copies, o.max_memory * copies, clients + 64);
 	control_ = memory_pool::create(control_len(clients), clients + nr + 64);
-	dir_ = directory_create(nr, clients + nr + 64, o.name);
+	known_.windows = window_size::of(std::max(memory, o.max_memory) * copies / nr, clients);
+	dir_ = directory_create(nr, clients + nr + 64, known_.windows, o.name);
 	known_.name = ch_segment_name(dir_.get());
 	known_.control = control_->descr();
 	known_.rules = rules_of(o, nr);
@@ -262,6 +263,7 @@ void owner::start_manager(unsigned m)
 	std::memcpy(arg.directory, descr_.bytes, sizeof(arg.directory));
 	arg.index = m;
 	arg.nr_managers = nr;
+	arg.windows = known_.windows;
 	arg.incarnation = w.incarnation.load(std::memory_order_relaxed) + 1; // this thread alone writes it
 	arg.rules = known_.rules;
 	arg.files = files_;

@@ -8,8 +8,9 @@ namespace ch::dd {
 struct pending {
 	std::shared_ptr<connection> conn;
 	dd::call call;
+	sight seen; // if the answer was to be seen, and nobody asked
 	std::int64_t until = -1;
-	bool is_done = false;
+	bool is_done = false, is_promised = false;
 	int status = 0;
 
 	pending() = default;
@@ -17,7 +18,9 @@ struct pending {
 	pending &operator=(const pending &) = delete;
 	~pending()
 	{
-		if (is_done && status == 0 && call.head().how == static_cast<std::uint32_t>(form::pinned))
+		const bool was_asked = is_done && !seen && !is_promised;
+
+		if (was_asked && status == 0 && call.head().how == static_cast<std::uint32_t>(form::pinned))
 			conn->unpin(call);
 	}
 };

@@ -20,7 +20,7 @@ void manager::begin_files(const persist_rules &files)
 	if (incarnation_ == 1 || !files.has_log)
 		return;
 	try {
-		newest_ = persister_->succeed(rules_.working_set);
+		go_on_to(persister_->succeed(rules_.working_set));
 	} catch (const error &e) {
 		std::fprintf(stderr, "ddict: manager %u: its predecessor's log cannot be read: %s\n", index_, e.what());
 		persister_->give_up(e.what());
@@ -76,22 +76,27 @@ std::unique_ptr<persister> manager::kept_in(const call &c, bool is_reader)
 }
 
 // Answered when all of it is there.
-void manager::keep(const call &c)
+manager::outcome manager::keep(const call &c)
 {
 	if (c.value.empty()) {
 		is_frozen_ = kept_ ? was_frozen_ : is_frozen_;
 		kept_.reset();
-		return answer(c, 0);
+		offer_promises();
+		return answer(c, 0), outcome::answered;
 	}
 	if (kept_)
-		return answer_text(c, -EBUSY, "it is being kept already");
+		return answer_text(c, -EBUSY, "it is being kept already"), outcome::answered;
+	if (!has_no_promises())
+		return outcome::on_any;
 	try {
 		kept_ = kept_in(c, false);
 		was_frozen_ = std::exchange(is_frozen_, true);
 		kept_->flush(c.from->id, c.head.id);
 	} catch (const error &e) {
+		offer_promises();
 		answer_text(c, -e.code().value(), e.what());
 	}
+	return outcome::answered;
 }
 
 // Reads while nobody else is served: what was there stays until the commit.
@@ -128,7 +133,7 @@ void manager::commit_restored(const call &c, std::unique_ptr<persister> &from)
 	int status = 0;
 	std::string text;
 
-	newest_ = from->commit();
+	go_on_to(from->commit());
 	try {
 		if (persister_)
 			persister_->follow_commit();

@@ -43,6 +43,7 @@ manager::outcome manager::get(const call &c, bool and_erase)
 	}
 	if (!and_erase) {
 		send_value(c, *v);
+		store_.show_found();
 		return outcome::answered;
 	}
 	std::byte small[inline_value_max]; // of a block that the erasure frees
@@ -180,6 +181,8 @@ void manager::get_many(const call &c)
 				break;
 			}
 			const version *v = readable(c, key, has_to_wait);
+			if (v)
+				store_.show_found();
 			const bool fits = v && sizeof(reply) + sizeof(klen) + v->vlen <= inline_max;
 
 			if (p.size() + sizeof(klen) + (fits ? v->vlen : 0) > limit)
@@ -223,6 +226,7 @@ void manager::statistics(const call &c)
 	if (c.head.flags & stats_reset) {
 		for (op_stats &s : stats_.ops)
 			s = {};
+		shown_before_ = store_.shop_window()->nr_gets();
 		return answer(c, 0);
 	}
 	ch_pool_stats pool;
@@ -234,7 +238,9 @@ void manager::statistics(const call &c)
 	stats_.used = pool.used;
 	stats_.largest = pool.largest;
 	stats_.keys = store_.size();
-	stats_.clients = stats_.pinned = 0;
+	store_.let_go();
+	stats_.clients = 0;
+	stats_.pinned = store_.shop_window()->nr_hooked();
 	for (const client &cl : clients_) {
 		stats_.clients += cl.id != 0;
 		stats_.pinned += cl.pins.size();
@@ -246,7 +252,10 @@ void manager::statistics(const call &c)
 	stats_.oldest = store_.oldest();
 	stats_.newest = newest_;
 	std::memcpy(p.data(), &head, sizeof(head));
-	p.raw(&stats_, sizeof(stats_));
+	manager_stats all = stats_;
+
+	all.ops[static_cast<unsigned>(op::get)].count += store_.shop_window()->nr_gets() - shown_before_;
+	p.raw(&all, sizeof(all));
 	if (!send(*c.from, p.data(), p.size()))
 		answer(c, -ENOSPC);
 }

@@ -19,12 +19,14 @@ version *store::find(bytes key, std::uint64_t at)
 {
 	const std::uint32_t slot = slot_of(key_hash(key), key);
 
+	found_ = nullptr;
 	if (slot == index::none)
 		return nullptr;
 	if (is_ordered_) {
 		touch(slot);
 		slots_[slot].is_used = true;
 	}
+	found_ = &slots_[slot];
 	return const_cast<version *>(seen(slots_[slot], at));
 }
 
@@ -59,6 +61,12 @@ std::uint32_t store::fresh(std::uint64_t hash, std::size_t klen)
 
 void store::drop_block(version &v) noexcept
 {
+	if (v.was_shown && v.storage && window_->is_hooked(static_cast<std::uint64_t>(v.value - base_))) {
+		if (read_.size() % 8 == 7 || read_.size() == read_.capacity())
+			let_go(); // then there is room: it has as much as there are hooks
+		read_.push_back({static_cast<std::uint64_t>(v.value - base_), v.storage});
+	}
+	v.was_shown = false;
 	if (v.addr && is_read(v)) {
 		try {
 			held_back_.push_back({v.storage ? nullptr : v.addr, v.storage});
@@ -130,8 +138,8 @@ int store::put(bytes key, bytes value, const manner &how)
 	if (slot != index::none) {
 		version *v = target(slots_[slot], how.at);
 
-		if (v && v == &slots_[slot].v && !v->storage && !v->is_deleted && v->room >= value.size() &&
-		    !is_read(*v)) {
+		if (v && v == &slots_[slot].v && v->is_writable() && !v->is_deleted && v->room >= value.size() &&
+		    (v->storage || !is_read(*v))) { // a child has private memory of its own
 			about_to_change(slot);
 			if (!value.empty())
 				std::memcpy(v->value, value.data(), value.size());
@@ -181,25 +189,29 @@ void store::put_privately(bytes key, bytes value, const manner &how)
 	bytes k, v;
 	kept storage = copy_privately(key, value, k, v);
 
-	adopt(k, v, std::move(storage), how);
+	adopt(k, v, std::move(storage), how, value.size());
 }
 
 int store::move_in(bytes key, std::uint64_t at)
 {
-	const entry *e = newest(key);
-	const version *v = e ? &e->v : nullptr;
+	const std::uint32_t slot = slot_of(key_hash(key), key);
+	version *v = slot == index::none ? nullptr : &slots_[slot].v;
 
 	while (v && v->at != at)
 		v = v->older.get();
 	if (!v || !v->storage || !v->storage->own || v->is_deleted)
 		return 0; // it has another value, or none
-	const kept stays = v->storage; // while it is copied
+	const kept stays = v->storage;                        // while it is copied
+	const std::size_t room = std::exchange(v->room, 0); // it is not to be put where it is
+	const int err = put(key, v->val(), {at, slots_[slot].expires, v->is_persistent});
 
-	return put(key, v->val(), {at, e->expires, v->is_persistent});
+	if (err < 0)
+		v->room = room;
+	return err;
 }
 
 // The storage stays where it is when it is moved; key and value lie in it.
-void store::adopt(bytes key, bytes value, kept storage, const manner &how)
+void store::adopt(bytes key, bytes value, kept storage, const manner &how, std::size_t room)
 {
 	const std::uint64_t hash = key_hash(key);
 	std::uint32_t slot = slot_of(hash, key);
@@ -211,6 +223,7 @@ void store::adopt(bytes key, bytes value, kept storage, const manner &how)
 	v.addr = const_cast<std::byte *>(key.data());
 	v.value = const_cast<std::byte *>(value.data());
 	v.vlen = value.size();
+	v.room = room;
 	v.storage = std::move(storage);
 	place(slot, std::move(v), std::move(spare), how);
 }
@@ -315,7 +328,7 @@ void store::settle(std::uint32_t slot, version &v, const manner &how)
 		expire_at(slot, how.expires);
 	if (is_ordered_) {
 		touch(slot);
-		e.is_used = false;
+		take_use(e);
 	}
 }
 
@@ -381,6 +394,8 @@ void store::remove(std::uint32_t slot) noexcept
 	if (is_ordered_)
 		unlink(slot);
 	index_.erase(e.hash, slot, [this](std::uint32_t s) { return slots_[s].hash; });
+	if (e.shown_in != window::none)
+		window_->give_back(e.shown_in);
 	drop_all(e.v);
 	e = entry();
 	free_.push_back(slot); // room was reserved when the slot was made
@@ -396,10 +411,14 @@ void store::clear()
 {
 	for (frozen *f : watched_by_)
 		f->finish();
-	for (entry &e : slots_)
+	for (entry &e : slots_) {
+		if (e.shown_in != window::none)
+			window_->give_back(e.shown_in);
 		if (e.v.addr)
 			drop_all(e.v);
+	}
 	slots_.clear();
+	found_ = nullptr;
 	free_.clear();
 	layered_.clear();
 	expiries_ = {};

@@ -9,6 +9,7 @@
 // checkpoint sees the newest version that is not newer than it. A working set of one has one version of each key.
 #pragma once
 #include "index.hpp"
+#include "window.hpp"
 #include "wire.hpp"
 #include <channels/channels.hpp>
 #include <deque>
@@ -45,15 +46,18 @@ struct version {
 	kept storage;         // set if clients may read it in place; else the block at addr is its own
 	std::unique_ptr<version> older;
 	bool is_deleted = false, is_persistent = false;
+	bool was_shown = false; // in the window, where it lies now
 	std::uint32_t born = 0; // see store::begin_reading
 
 	bytes val() const { return {value, vlen}; }
+	bool is_writable() const { return !storage || storage->own; } // nobody reads it in place
 };
 
 struct entry {
 	std::uint64_t hash = 0;
 	std::int64_t expires = 0; // CLOCK_MONOTONIC, ns; 0: never
 	std::uint32_t klen = 0;
+	std::uint32_t shown_in = window::none; // pane of the window, which may be hidden
 	std::uint32_t colder = index::none, hotter = index::none; // neighbours in the order of use
 	bool is_used = false; // since it was put, if there is such an order
 	version v;                                                // the newest
@@ -82,6 +86,14 @@ public:
 
 	// The value at a checkpoint, or nullptr.
 	version *find(bytes key, std::uint64_t at);
+	// From now on clients may see values of this store without asking: those that were found and shown, until they change.
+	// Places are counted from base.
+	void show_in(std::unique_ptr<own_window> w, const std::byte *base);
+	own_window *shop_window() const { return window_.get(); }
+	// What find() found last.
+	void show_found() noexcept;
+	// Values that were replaced or erased while clients read them are freed, if nobody does any more.
+	void let_go() noexcept;
 	// The newest version of a key, deleted or not.
 	const entry *newest(bytes key);
 	// Copies key and value into a block. 0, or -ENOSPC and the old value is as it was.
@@ -124,11 +136,11 @@ public:
 
 	void keep_order_of_use() { is_ordered_ = true; }
 	// The key that was not used for longest, or nullptr; and drops it.
-	const entry *coldest() const;
+	const entry *coldest();
 	void evict();
 	void evict(bytes key);
 	// Whether it was asked for since it was put; from now on it was not.
-	static bool take_use(const entry &e) { return std::exchange(const_cast<entry &>(e).is_used, false); }
+	bool take_use(const entry &e) noexcept;
 	std::uint64_t nr_evicted() const { return nr_evicted_; }
 
 	// A child that is forked now reads what is here now: until end_reading(), what it can see is neither overwritten nor
@@ -157,7 +169,7 @@ private:
 	version &make(std::uint32_t slot, std::uint64_t at, std::unique_ptr<version> spare);
 	std::unique_ptr<version> spare_for(std::uint32_t slot, std::uint64_t at) const;
 	void place_deletion(std::uint32_t slot, version &&v, std::uint64_t at, std::unique_ptr<version> spare);
-	void adopt(bytes key, bytes value, kept storage, const manner &how);
+	void adopt(bytes key, bytes value, kept storage, const manner &how, std::size_t room = 0);
 	void place(std::uint32_t slot, version &&v, std::unique_ptr<version> spare, const manner &how);
 	void settle(std::uint32_t slot, version &v, const manner &how);
 	void drop_block(version &v) noexcept;
@@ -169,13 +181,24 @@ private:
 	void show_before_change(std::uint32_t slot) noexcept;
 	void about_to_change(std::uint32_t slot) noexcept
 	{
+		if (slots_[slot].shown_in != window::none)
+			window_->hide(slots_[slot].shown_in);
 		if (!watched_by_.empty()) [[unlikely]]
 			show_before_change(slot);
 	}
+	void show(entry &e) noexcept;
 	void touch(std::uint32_t slot) noexcept;
 	void unlink(std::uint32_t slot) noexcept;
 
 	ch_pool *pool_;
+	std::unique_ptr<own_window> window_;
+	const std::byte *base_ = nullptr; // of places in the window
+	entry *found_ = nullptr; // by find()
+	struct read_value {
+		std::uint64_t place;
+		kept storage;
+	};
+	std::vector<read_value> read_; // by clients, that have seen it in the window
 	index index_;
 	std::deque<entry> slots_;
 	std::vector<std::uint32_t> free_;

@@ -110,6 +110,8 @@ void store::retire_before(std::uint64_t oldest)
 	if (oldest <= oldest_)
 		return;
 	oldest_ = oldest;
+	if (window_)
+		window_->set_oldest(oldest);
 	std::sort(layered_.begin(), layered_.end());
 	layered_.erase(std::unique(layered_.begin(), layered_.end()), layered_.end());
 	std::erase_if(layered_, [this](std::uint32_t slot) { return !prune(slot); });
@@ -172,9 +174,59 @@ void store::touch(std::uint32_t slot) noexcept
 	hottest_ = slot;
 }
 
-const entry *store::coldest() const
+// One that clients have seen in the window since it was last looked at here was used; each is passed over once.
+const entry *store::coldest()
 {
+	for (std::size_t n = index_.size(); n > 0 && coldest_ != index::none; n--) {
+		entry &e = slots_[coldest_];
+
+		if (e.shown_in == window::none || !window_->take_use(e.shown_in))
+			break;
+		e.is_used = true;
+		touch(coldest_);
+	}
 	return coldest_ == index::none ? nullptr : &slots_[coldest_];
+}
+
+bool store::take_use(const entry &e) noexcept
+{
+	const bool was_seen = e.shown_in != window::none && window_->take_use(e.shown_in);
+
+	return std::exchange(const_cast<entry &>(e).is_used, false) || was_seen;
+}
+
+void store::show_in(std::unique_ptr<own_window> w, const std::byte *base)
+{
+	read_.reserve(w->nr_hooks_at_most());
+	window_ = std::move(w);
+	base_ = base;
+	window_->set_oldest(oldest_);
+}
+
+// Of the newest value. What lies in private memory cannot be shown, and a deletion need not be.
+void store::show(entry &e) noexcept
+{
+	version &v = e.v;
+
+	if (!v.addr || v.is_deleted || (v.storage && v.storage->own))
+		return;
+	if (e.shown_in == window::none)
+		e.shown_in = window_->take(e.hash, &e);
+	v.was_shown = true;
+	const auto key = static_cast<std::uint64_t>(v.addr - base_), value = static_cast<std::uint64_t>(v.value - base_);
+
+	window_->show(e.shown_in, {e.hash, key, value, v.vlen, v.at, e.klen, e.expires});
+}
+
+void store::show_found() noexcept
+{
+	if (window_ && found_)
+		show(*found_);
+}
+
+void store::let_go() noexcept
+{
+	std::erase_if(read_, [this](const read_value &r) { return !window_->is_hooked(r.place); });
 }
 
 void store::evict()

@@ -70,6 +70,8 @@ enum class op : std::uint32_t {
 	// From any manager; client is 0.
 	spread_on,   // as spread; id: what spread_done is to say
 	spread_done, // arg: the first position; value: as the answer of spread
+	// From a manager to itself; client is 0.
+	settle, // id: a dead client, arg: its row of the window
 	// From a manager's own child; client is 0.
 	visited, // id: the visit's secret, arg: status, flags: as the reply's arg; value: the answer, or a text
 	last_op
@@ -103,6 +105,13 @@ struct mirror_head {
 };
 
 inline constexpr std::uint32_t put_if_absent = 1, put_persistent = 2;
+// Nobody waits for an answer, and none is sent; see window.hpp. id: the incarnation that it was promised to, retry_of: row
+// and place in it, as promise_at.
+inline constexpr std::uint32_t put_promised = 16;
+constexpr std::uint64_t promise_at(std::uint64_t row, std::uint64_t place)
+{
+	return row << 8 | place;
+}
 inline constexpr std::uint32_t key_was_sent = 4, key_from_next = 8; // of letters
 inline constexpr std::uint32_t room_for_keys = 1;                   // that are a manager's own, not copies
 inline constexpr std::uint32_t get_fresh = 1; // whatever the dictionary waits for, do not wait
@@ -176,7 +185,7 @@ struct manager_stats {
 	op_stats ops[static_cast<unsigned>(op::mirror_begin)];
 };
 
-inline constexpr std::uint32_t wire_version = 4;
+inline constexpr std::uint32_t wire_version = 5;
 inline constexpr std::uint32_t inline_max = 512;                            // of request and reply channels
 inline constexpr std::size_t inline_value_max = inline_max - sizeof(reply); // that a reply carries
 inline constexpr std::size_t page_max = 16 * 1024; // a batch or a page, when there is memory for it

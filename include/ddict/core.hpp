@@ -385,7 +385,9 @@ private:
 	std::shared_ptr<dd::connection> share() const;
 	dd::outgoing fitted(dd::outgoing out) const;
 	unsigned manager_for(bytes key) const;
+	unsigned manager_for(std::uint64_t hash) const; // of a key
 	ddict_call begin(const dd::outgoing &out) const;
+	bool look(bytes key, value_reader read) const;
 	void put_to_each(unsigned root, unsigned first, unsigned end, bytes key, std::size_t len, value_writer write,
 			 const ddict_put &how) const;
 	void put_down_tree(bytes key, std::size_t len, value_writer write, const ddict_put &how) const;

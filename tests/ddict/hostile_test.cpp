@@ -224,3 +224,45 @@ Test(ddict_hostile, a_client_with_more_calls_than_its_channel_holds_is_dropped)
 	AWAIT((err = error_of([&] { c.replies.recv(buf); })) != 0);
 	cr_assert_eq(err, ESTALE);
 }
+
+// Whatever lies in the window: who looks reads no memory but the manager's, and the manager believes none of it.
+Test(ddict_hostile, a_window_with_anything_in_it_breaks_nothing)
+{
+	std::uint64_t seed = test_seed();
+	raw_client c;
+	auto *const bytes = static_cast<unsigned char *>(directory_window(c.dir.seg.get(), 1, c.dir.windows, 0));
+	const std::size_t head = sizeof(window_head) + c.dir.windows.rows * sizeof(window_row);
+	shown *const panes = reinterpret_cast<shown *>(bytes + head);
+	std::vector<int> got(3);
+
+	for (int k = 0; k < 200; k++)
+		c.d.put(std::to_string(k), whole_value(static_cast<std::uint64_t>(k), k % 3 ? 20 : 2000));
+	for (int round = 0; round < 3000; round++) {
+		const std::string key = std::to_string(rnd(&seed) % 200);
+
+		for (std::uint32_t p = 0; p < c.dir.windows.panes; p++)
+			if (shown &s = panes[p]; s.number & 1 && rnd(&seed) % 3 == 0) {
+				std::atomic<std::uint64_t> *const words[] = {&s.key, &s.value, &s.vlen, &s.at};
+
+				*words[rnd(&seed) % 4] = rnd(&seed) >> rnd(&seed) % 64;
+				s.klen = rnd(&seed) % 2 ? static_cast<std::uint32_t>(key.size()) : 70000;
+			}
+		try {
+			got[c.d.try_get(key) ? 0 : 1]++;
+		} catch (const ch::error &) {
+			got[2]++;
+		}
+		if (round % 10 == 0)
+			c.d.put(key, "fresh");
+	}
+	cr_assert_gt(got[0], 0);
+	for (std::size_t i = 0; i < head / 8; i++) // rows and all: who promises, who reads
+		if (rnd(&seed) % 4 == 0)
+			reinterpret_cast<std::uint64_t *>(bytes)[i] = rnd(&seed);
+	for (int k = 0; k < 200; k++) {
+		const ddict<std::string, std::string> patient = c.d.within(std::chrono::seconds(10));
+
+		patient.put(std::to_string(k), "last");
+		patient.erase(std::to_string(k));
+	}
+}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Tests of libddict: Criterion, public API only, but for death_test, hostile_test, parts_test and power_test,
+# Tests of libddict: Criterion, public API only, but for death_test, hostile_test, parts_test, power_test and window_test,
 # which see libddict's own headers.
 DDICT_TEST_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 DDICT_TEST_LDADD    = libddict.la libchannels.la $(CRITERION_LIBS)
@@ -22,6 +22,7 @@ check_PROGRAMS += \
 	tests/ddict/hostile_test \
 	tests/ddict/linear_test \
 	tests/ddict/log_test \
+	tests/ddict/look_test \
 	tests/ddict/more_ops_test \
 	tests/ddict/ops_test \
 	tests/ddict/parts_test \
@@ -31,7 +32,8 @@ check_PROGRAMS += \
 	tests/ddict/restart_test \
 	tests/ddict/room_test \
 	tests/ddict/spread_test \
-	tests/ddict/visit_test
+	tests/ddict/visit_test \
+	tests/ddict/window_test
 endif
 tests_ddict_c_rows_test_SOURCES    = tests/ddict/c_rows_test.c
 tests_ddict_c_rows_test_CPPFLAGS   = $(DDICT_TEST_CPPFLAGS)
@@ -57,7 +59,7 @@ tests_ddict_full_test_LDADD        = $(DDICT_TEST_LDADD)
 tests_ddict_handle_test_SOURCES    = tests/ddict/handle_test.cpp
 tests_ddict_handle_test_CPPFLAGS   = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_handle_test_LDADD      = $(DDICT_TEST_LDADD)
-tests_ddict_hostile_test_SOURCES   = tests/ddict/hostile_test.cpp libddict/directory.cpp
+tests_ddict_hostile_test_SOURCES   = tests/ddict/hostile_test.cpp libddict/directory.cpp libddict/window.cpp
 tests_ddict_hostile_test_CPPFLAGS  = $(DDICT_TEST_CPPFLAGS) -iquote $(top_srcdir)/libddict
 tests_ddict_hostile_test_LDADD     = $(DDICT_TEST_LDADD)
 tests_ddict_linear_test_SOURCES    = tests/ddict/linear_test.cpp
@@ -66,6 +68,9 @@ tests_ddict_linear_test_LDADD      = $(DDICT_TEST_LDADD)
 tests_ddict_log_test_SOURCES       = tests/ddict/log_test.cpp
 tests_ddict_log_test_CPPFLAGS      = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_log_test_LDADD         = $(DDICT_TEST_LDADD)
+tests_ddict_look_test_SOURCES      = tests/ddict/look_test.cpp
+tests_ddict_look_test_CPPFLAGS     = $(DDICT_TEST_CPPFLAGS)
+tests_ddict_look_test_LDADD        = $(DDICT_TEST_LDADD)
 tests_ddict_more_ops_test_SOURCES  = tests/ddict/more_ops_test.cpp
 tests_ddict_more_ops_test_CPPFLAGS = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_more_ops_test_LDADD    = $(DDICT_TEST_LDADD)
@@ -101,6 +106,9 @@ tests_ddict_spread_test_LDADD      = $(DDICT_TEST_LDADD)
 tests_ddict_visit_test_SOURCES     = tests/ddict/visit_test.cpp
 tests_ddict_visit_test_CPPFLAGS    = $(DDICT_TEST_CPPFLAGS)
 tests_ddict_visit_test_LDADD       = $(DDICT_TEST_LDADD)
+tests_ddict_window_test_SOURCES    = tests/ddict/window_test.cpp libddict/window.cpp
+tests_ddict_window_test_CPPFLAGS   = $(DDICT_TEST_CPPFLAGS) -iquote $(top_srcdir)/libddict
+tests_ddict_window_test_LDADD      = $(DDICT_TEST_LDADD)
 
 if HAVE_CLI11
 dist_check_SCRIPTS += tests/ddict/wordfreq.sh

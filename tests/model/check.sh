@@ -56,6 +56,12 @@ holds ring -DN=1 -DNP=1 -DNC=1 -DNS=1 -DM=2 -DCR=1 -DREUSE=1
 holds pollset -DNN=2 -DNW=1 -DWANT=2 -DCR=1
 holds event -DNN=2 -DNW=2
 holds sync -DNC=2 -DNP=1
+holds window
+holds window -DSHORT
+holds window -DASKED
+holds window -DASKED -DSHORT
+finds window -DASKED -DNOHIDEFENCE
+finds window -DASKED -DSHORT -DNORELEASE
 holds spsc -DNP=1 -DNC=2
 holds spsc -DNP=2 -DNC=2 -DM=1 -DCR=2
 finds ring -DNP=1 -DNC=2 -DNS=1 -DM=1 -DCR=1 -DACK=1 -DOWNONLY
@@ -74,6 +80,9 @@ finds spsc -DNP=1 -DNC=2 -DROLEFIRST"
 	done
 	for bug in NOBARRIER NOASK BLINDCALM NOSECOND NOSWEEP TOPFIRST; do
 		echo "finds pollset -DNN=2 -DNW=1 -DWANT=2 -DCR=1 -D$bug"
+	done
+	for bug in NONOTEFENCE NOFILLFENCE COVERFIRST NOCOVER SHOWNONLY BLINDSHOW ASKFIRST NOHOOKFENCE; do
+		echo "finds window -D$bug"
 	done
 	for bug in NONEWS NOWAKE LATE BLIND TIMEFIRST; do
 		echo "finds sync -DNC=2 -DNP=1 -D$bug"
