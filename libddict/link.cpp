@@ -15,7 +15,8 @@ constexpr std::int64_t successor_timeout = 10000 * ms;
 constexpr int reap_tries = 100;              // of 20 ms each
 constexpr unsigned reply_capacity = credits; // each call under way has one reply
 constexpr std::size_t reply_channel_len = 64 * 1024;
-constexpr std::size_t promised_bytes_max = 256 * 1024; // of values like this one, in one client's open promises
+constexpr std::size_t promised_len_max = 2 * 1024 * 1024;
+constexpr std::size_t promised_bytes_max = 256 * 1024; // of values like this one, in one line of a client's open promises
 
 // How long one try may wait.
 std::int64_t slice_until(std::int64_t until)
@@ -287,10 +288,13 @@ void connection::send_bytes(acquaintance &a, bytes msg, std::int64_t until)
 	check(rc);
 }
 
-// Promised values keep memory that others could have, and that would still be in somebody's cache.
+// How many in a line. Promised values keep memory that others could have, and that would still be in somebody's cache: of
+// long ones there is one at a time, and what is longer still is waited for, which takes next to nothing beside the copy.
 static unsigned promises_for(std::size_t vlen)
 {
-	return static_cast<unsigned>(std::min<std::size_t>(promised_bytes_max / std::max<std::size_t>(vlen, 1), promises_max));
+	const std::size_t nr = promised_bytes_max / std::max<std::size_t>(vlen, 1);
+
+	return static_cast<unsigned>(std::min<std::size_t>(nr, promises_of_line));
 }
 
 bool connection::may_promise(unsigned m, const outgoing &out) const noexcept
@@ -299,7 +303,7 @@ bool connection::may_promise(unsigned m, const outgoing &out) const noexcept
 	const acquaintance *a = l.with.load(std::memory_order_acquire); // [H1] pairs with [H2]
 
 	return a && l.row != window::none && is_current(*a) && !a->is_dead.load(std::memory_order_relaxed) && // a hint
-	       promises_for(out.vlen) > 0 && l.win.may_promise(out.at);
+	       out.vlen <= promised_len_max && l.win.may_promise(out.at);
 }
 
 bool connection::promise(unsigned m, std::uint64_t hash, const outgoing &out, claimed *room)
@@ -320,7 +324,7 @@ bool connection::promise(unsigned m, std::uint64_t hash, const outgoing &out, cl
 	unsigned place = l.nr_promises.load(std::memory_order_relaxed); // a hint
 	if (!l.win.promise(l.row, a.incarnation, out.at, hash, place, promises_for(out.vlen)))
 		return false;
-	l.nr_promises.store((place + 1) % promises_max, std::memory_order_relaxed); // as above
+	l.nr_promises.store(place + 1, std::memory_order_relaxed); // as above
 	head.retry_of = promise_at(l.row, place);
 	std::memcpy(msg, &head, sizeof(head));
 	try {

@@ -4,6 +4,7 @@
 #include "store.hpp"
 #include <algorithm>
 #include <channels/channels.hpp>
+#include <sched.h>
 
 namespace ch::dd {
 
@@ -12,12 +13,16 @@ namespace {
 constexpr std::uint64_t bytes_a_pane = 1024; // of the manager's memory
 constexpr std::uint32_t panes_min = 64, panes_max = 1u << 20;
 
-constexpr unsigned looks_max = 50; // for a promise to be kept, before its client rather asks: a microsecond or two
+// Looks for a promise to be kept, before its client rather asks. A manager keeps sixteen in some microseconds, if it runs; so
+// now and then it is given the processor that it may be waiting for.
+constexpr unsigned looks_max = 512, yield_each = 32;
 
 constexpr auto relaxed = std::memory_order_relaxed;
 
-void pause()
+void pause(unsigned nr)
 {
+	if (nr % yield_each == yield_each - 1)
+		sched_yield();
 #if defined(__x86_64__)
 	__builtin_ia32_pause();
 #endif
@@ -93,10 +98,15 @@ std::uint32_t window::find(std::uint64_t hash, unsigned &nr, pane &out, std::uin
 }
 
 // Into a place that is free, or has what was promised to a predecessor.
-bool window::note_down(window_row &row, note mine, std::uint64_t incarnation, unsigned &place, unsigned most) const
+bool window::note_down(window_row &row, std::uint64_t hash, std::uint64_t incarnation, unsigned &place, unsigned most) const
 {
-	for (unsigned i = 0; i < most; i++) {
-		auto &p = row.promises[(place + i) % most];
+	const note mine(hash, incarnation);
+
+	if (most == 0 && !is_quiet(row, incarnation))
+		return false;
+	for (unsigned i = 0; i < std::max(most, 1u); i++) {
+		const unsigned at = line_of(hash) + (place + i) % std::max(most, 1u);
+		auto &p = row.promises[at];
 		note there(p.load(relaxed)); // the exchange knows
 
 		if (there.word && there.age(incarnation) > 0)
@@ -105,21 +115,26 @@ bool window::note_down(window_row &row, note mine, std::uint64_t incarnation, un
 			continue;
 		if (!p.compare_exchange_strong(there.word, mine.word, relaxed, relaxed)) // before the fence
 			continue;
-		place = (place + i) % most;
+		place = at;
 		return true;
 	}
 	return false;
 }
 
+bool window::is_quiet(const window_row &row, std::uint64_t incarnation)
+{
+	return std::none_of(std::begin(row.promises), std::end(row.promises), [&](const std::atomic<std::uint64_t> &p) {
+		return note(p.load(relaxed)).binds(incarnation); // the manager's look is behind a fence; its client's is a hint
+	});
+}
+
 bool window::promise(std::uint32_t row, std::uint64_t incarnation, std::uint64_t at, std::uint64_t hash, unsigned &place,
 		     unsigned most) const
 {
-	const note mine(hash, incarnation);
-
-	for (unsigned looks = 0; !note_down(rows_[row], mine, incarnation, place, most); looks++) {
+	for (unsigned looks = 0; !note_down(rows_[row], hash, incarnation, place, most); looks++) {
 		if (looks == looks_max)
 			return false;
-		pause();
+		pause(looks);
 	}
 	std::atomic_thread_fence(std::memory_order_seq_cst); // [P1] pairs with [P2]
 	if (!may_promise(at)) {
@@ -161,14 +176,7 @@ bool own_window::is_quiet() const noexcept
 	std::atomic_thread_fence(std::memory_order_seq_cst); // [P2] pairs with [P1]
 	const std::uint32_t nr = rows_in_use();
 
-	return std::all_of(rows_, rows_ + nr, [this](const window_row &r) { return is_quiet(r); });
-}
-
-bool own_window::is_quiet(const window_row &row) const noexcept
-{
-	return std::none_of(std::begin(row.promises), std::end(row.promises), [this](const std::atomic<std::uint64_t> &p) {
-		return note(p.load(relaxed)).binds(incarnation_); // behind the fence
-	});
+	return std::all_of(rows_, rows_ + nr, [this](const window_row &r) { return window::is_quiet(r, incarnation_); });
 }
 
 bool own_window::is_noted(std::uint64_t hash) const noexcept
@@ -177,9 +185,12 @@ bool own_window::is_noted(std::uint64_t hash) const noexcept
 	const std::uint32_t nr = rows_in_use();
 
 	for (std::uint32_t i = 0; i < nr; i++)
-		for (const auto &p : rows_[i].promises)
-			if (const note n(p.load(relaxed)); n.is_of(hash) && n.binds(incarnation_)) // behind the fence
+		for (unsigned k = 0; k < promises_of_line; k++) {
+			const note n(rows_[i].promises[line_of(hash) + k].load(relaxed)); // behind the fence
+
+			if (n.is_of(hash) && n.binds(incarnation_))
 				return true;
+		}
 	return false;
 }
 

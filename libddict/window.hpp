@@ -63,7 +63,9 @@ struct shown {
 static_assert(sizeof(shown) == 64);
 
 inline constexpr unsigned nr_hooks = 14;
-inline constexpr unsigned promises_max = 16; // open ones of one client, for those who ask stand behind them
+// Open ones of one client, for those who ask stand behind them; of keys whose hashes say the same line, so that the manager
+// looks at one line of each client.
+inline constexpr unsigned promise_lines = 4, promises_of_line = 8, promises_max = promise_lines * promises_of_line;
 
 struct window_row {
 	std::atomic<std::uint64_t> owner; // a peer; 0: free
@@ -71,7 +73,7 @@ struct window_row {
 	std::atomic<std::uint64_t> hooks[nr_hooks]; // places of values, plus 1; 0: none
 	std::atomic<std::uint64_t> promises[promises_max]; // struct note
 };
-static_assert(sizeof(window_row) == 256);
+static_assert(sizeof(window_row) == 384);
 
 // A key with an open promise, and to which process that serves the manager it was made: so much of both as tells them
 // apart. One to a predecessor binds nobody.
@@ -167,15 +169,17 @@ public:
 		       head_->newest.load(std::memory_order_relaxed) == at;   // see the table
 	}
 	// Opens a promise to that process: from now on until the manager has kept it the key is not shown. False: not now, or
-	// `most` are open. It is kept by its message, which says the place in the row, or withdrawn. place: where to look
-	// first.
+	// `most` are open in its line; most of 0: or any is. It is kept by its message, which says the place in the row, or
+	// withdrawn. place: where to look first.
 	bool promise(std::uint32_t row, std::uint64_t incarnation, std::uint64_t at, std::uint64_t hash, unsigned &place,
-		     unsigned most = promises_max) const;
+		     unsigned most = promises_of_line) const;
 	void withdraw(std::uint32_t row, std::uint64_t incarnation, unsigned place) const;
 
 protected:
 	std::uint32_t rows_in_use() const;
-	bool note_down(window_row &row, note mine, std::uint64_t incarnation, unsigned &place, unsigned most) const;
+	static unsigned line_of(std::uint64_t hash) { return (hash >> 32) % promise_lines * promises_of_line; }
+	bool note_down(window_row &row, std::uint64_t hash, std::uint64_t incarnation, unsigned &place, unsigned most) const;
+	static bool is_quiet(const window_row &row, std::uint64_t incarnation);
 
 	window_head *head_ = nullptr;
 	window_row *rows_ = nullptr;
@@ -217,7 +221,6 @@ public:
 
 private:
 	bool is_noted(std::uint64_t hash) const noexcept;
-	bool is_quiet(const window_row &row) const noexcept;
 	bool has_died(std::uint32_t row, std::uint64_t &owner) noexcept;
 
 	std::uint64_t incarnation_;
@@ -234,7 +237,7 @@ template <class Ask> void own_window::reap(Ask &&ask)
 
 		if (!has_died(i, owner))
 			continue;
-		if (is_quiet(rows_[i]))
+		if (window::is_quiet(rows_[i], incarnation_))
 			settle(i, owner);
 		else
 			ask(i, owner);

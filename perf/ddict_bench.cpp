@@ -60,6 +60,11 @@ public:
 			std::memcpy(got.data(), b.data(), b.size());
 		}) && got.stamp() == k % keys.size();
 	}
+	bool put_get(std::size_t k)
+	{
+		put(k);
+		return get(k);
+	}
 	bool view(std::size_t k)
 	{
 		const std::optional<ch::ddict_view> v = dict.view(key(k));
@@ -180,6 +185,10 @@ sample one_get(const plan &p)
 {
 	return rate(p, [](client &c, std::size_t k) { return std::size_t{c.get(k)}; });
 }
+sample put_get(const plan &p)
+{
+	return rate(p, [](client &c, std::size_t k) { return c.put_get(k) ? std::size_t{2} : 0; });
+}
 sample one_view(const plan &p)
 {
 	return rate(p, [](client &c, std::size_t k) { return std::size_t{c.view(k)}; });
@@ -267,6 +276,8 @@ void add_small_rows()
 			 [len] { return one_put({len}); }, bound});
 		add_row({name("get", len), "gets/s; baseline: the same minimal manager",
 			 [len] { return one_get({len}); }, bound});
+		add_row({name("put_get", len), "calls/s: a put, and a get of its key; baseline: the same minimal manager",
+			 [len] { return put_get({len}); }, bound});
 		add_row({name("put_batch", len), "puts/s, 64 in a batch; baseline: the same, 64 under way",
 			 [len] { return batch_put({len}); }, bound_ahead});
 		add_row({name("get_batch", len), "gets/s, 64 in a batch; baseline: the same, 64 under way",

@@ -163,11 +163,14 @@ Test(ddict_window, promises_are_few_and_made_to_one_who_lets_them)
 	unsigned at = 3;
 
 	for (unsigned i = 0; i < promises_max; i++) {
-		cr_assert(w.client.promise(w.row, me, 0, std::uint64_t{i} << 16, at));
+		cr_assert(w.client.promise(w.row, me, 0, std::uint64_t{i} << 32, at));
 		places.insert(at);
 	}
 	cr_assert(places.size() == promises_max && *places.rbegin() == promises_max - 1);
 	cr_assert_not(w.client.promise(w.row, me, 0, 99 << 16, at), "too many are open");
+	w.manager.keep(w.row, me, 31);
+	cr_assert_not(w.client.promise(w.row, me, 0, 99 << 16, at), "of its line");
+	cr_assert(w.client.promise(w.row, me, 0, std::uint64_t{3} << 32, at) && at == 31);
 	w.manager.keep(w.row, me, 5);
 	cr_assert(w.client.promise(w.row, me, 0, 99 << 16, at) && at == 5);
 	for (unsigned i = 0; i < promises_max; i++)
