@@ -151,8 +151,8 @@ acquaintance &connection::say_hello(unsigned m, std::uint64_t incarnation)
 	send_small(c, a, head, {.what = op::hello, .vlen = sizeof(body), .write = &write, .until = until});
 	a.client = wait(c, until).arg;
 	a.place = ch_segment_holds(l.seg.get(), {a.peer}, 0);
-	// Those of the dead are free now. With wait_for_keys the manager says when a value may be read.
-	if (l.row == window::none && !dir_.rules.wait_for_keys)
+	// Before anybody can look. Rows of the dead are free now. With wait_for_keys the manager says when a value may be read.
+	if (!l.with.load(std::memory_order_relaxed) && l.row == window::none && !dir_.rules.wait_for_keys) // under the lock
 		l.row = l.win.enter(ch_peer_self().id);
 	l.with.store(&a, std::memory_order_release); // [H2] pairs with [H1]
 	return a;

@@ -199,6 +199,8 @@ void manager::handle(bytes msg, ch::message *owner)
 	}
 	c.from = find_client(c.head.client);
 	if (!c.from) {
+		if (is_retrying_)
+			offer_promises(); // it may have waited for those that are open
 		// From one who found no room for a reply channel.
 		if (c.head.what == static_cast<std::uint32_t>(op::reap))
 			reap();
