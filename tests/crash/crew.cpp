@@ -155,8 +155,11 @@ static void use_memory(struct ch_channel *ch)
 	leave(ch);
 }
 
-/* The message in the buffer counts from here on; its order and its bytes are looked at afterwards. */
-void account(message_id id, const void *data, size_t len, uint32_t flags)
+/*
+ * The message in the buffer counts from here on; its order and its bytes are looked at afterwards. then: IN_BATCH while
+ * others of its batch are still in hand, without an instant between in which a kill would not be known to take them along.
+ */
+void account(message_id id, const void *data, size_t len, uint32_t flags, stage then)
 {
 	static std::unordered_map<uint32_t, uint32_t> next; /* of each sender, one more than the highest seen here */
 
@@ -165,7 +168,7 @@ void account(message_id id, const void *data, size_t len, uint32_t flags)
 		return;
 	}
 	the.book->received(id);
-	self->stage = IDLE;
+	self->stage = then;
 	self->nr_done++;
 	the.ev->received++;
 	uint32_t &expected = next[id.who];

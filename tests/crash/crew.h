@@ -16,7 +16,7 @@ inline constexpr int64_t PATIENCE = 10000 * MS; /* a call that takes longer hang
 
 /* What was sent and what was received counts from here on. */
 void begin_receiving(int stage);
-void account(message_id id, const void *data, size_t len, uint32_t flags);
+void account(message_id id, const void *data, size_t len, uint32_t flags, stage then = IDLE);
 
 /* Whether this incarnation of a producer sends urgent messages, and no others. */
 inline bool is_urgent(uint32_t who)

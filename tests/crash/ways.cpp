@@ -193,8 +193,7 @@ static int receive_many(struct ch_channel *ch, int64_t timeout)
 		message_id id;
 		memcpy(&id, bytes[i], sizeof(id));
 		/* Which of them came again, and which are urgent, is not told. */
-		account(id, bytes[i], items[i].len, CH_MESSAGE_REDELIVERED);
-		self->stage = i + 1 < n ? IN_BATCH : IDLE;
+		account(id, bytes[i], items[i].len, CH_MESSAGE_REDELIVERED, i + 1 < n ? IN_BATCH : IDLE);
 	}
 	return 0;
 }
