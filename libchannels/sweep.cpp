@@ -241,6 +241,18 @@ int sweep_dead(ch_segment *seg) noexcept
 	return n;
 }
 
+bool sweep_is_under_way(const ch_segment *seg) noexcept
+{
+	bool is_one = false;
+
+	for_each_peer(seg, [&](u32 i) { // without its bit in used, or its name, it is done
+		const u64 by = seg->peers[i].sweeper.load(acquire), id = peer_of(seg, i); // [W2] pairs with [W1]
+
+		is_one |= by != 0 && by != peer_self() && id != 0 && peer_is_alive(by) && !peer_is_alive(id);
+	});
+	return is_one;
+}
+
 void sweep_self(ch_segment *seg) noexcept
 {
 	const u32 me = seg->me.load(relaxed); // under the lock

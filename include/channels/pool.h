@@ -119,10 +119,12 @@ CH_API int ch_pool_get_stats(struct ch_pool *pool, struct ch_pool_stats *out_sta
  * they had begun to send are dropped, messages they had begun to receive are delivered to others.
  *
  * Nobody needs to call this: each process watches its neighbour and blocking calls look too. It is for those
- * who just learnt of a death and want to go on with its traces gone.
+ * who just learnt of a death and want to go on with its traces gone: what another process has begun to give back,
+ * that is waited for.
  *
- * Returns how many dead peers it swept; or -EINVAL, -ESTALE, -EPROTO.
- * Blocks: no.  Threads: safe.  Signals: unsafe.
+ * Returns how many dead peers it swept; or -EINVAL, -ESTALE, -EPROTO, or -ETIMEDOUT: another process has not come to its
+ * end with one, and is probably stopped.
+ * Blocks: while others sweep, at most 100 ms.  Threads: safe.  Signals: unsafe.
  */
 CH_API int ch_pool_sweep(struct ch_pool *pool);
 

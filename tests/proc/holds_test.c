@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ch_segment_holds: until it says no, what a process held is as the process left it, also when that is dead. */
+/* What the dead hold: until ch_segment_holds says no it is as they left it, and after ch_pool_sweep it is nobody's. */
 #include "../support/support.h"
 #include <criterion/criterion.h>
 
@@ -135,4 +135,32 @@ Test(holds, until_it_does_not_its_bytes_are_its_own, .init = setup, .fini = tear
 	fprintf(stderr, "%ld copies counted\n", counted);
 	for (int i = 0; i < WRITERS; i++)
 		cr_assert_eq(child_kill(writers[i]), -SIGKILL);
+}
+
+/* Whoever learnt of a death finds no trace of it after a sweep, though its neighbour was at it first. */
+Test(holds, nothing_after_a_sweep_whoever_began_it, .init = setup, .fini = teardown)
+{
+	struct ch_pool_stats before, after;
+	pid_t others[WRITERS];
+	long by_others = 0;
+
+	for (int i = 0; i < WRITERS; i++)
+		others[i] = child_start(owns_a_block, b); /* attached: it watches a neighbour */
+	AWAIT(posted(b, 0) == WRITERS);
+	cr_assert_eq(ch_pool_get_stats(pool, &before), 0);
+	for (int round = 0; round < 50; round++) {
+		const pid_t pid = child_start(owns_a_block, NULL);
+
+		AWAIT(posted(b, 0) == WRITERS + round + 1);
+		cr_assert_eq(child_kill(pid), -SIGKILL);
+		const int n = ch_pool_sweep(pool);
+		cr_assert_geq(n, 0, "%s", ch_errmsg());
+		by_others += n == 0;
+		cr_assert_eq(ch_pool_get_stats(pool, &after), 0);
+		cr_assert_eq(after.nr_used, before.nr_used, "round %d", round);
+		cr_assert_eq(after.nr_peers, before.nr_peers, "round %d", round);
+	}
+	fprintf(stderr, "others swept %ld of 50\n", by_others);
+	for (int i = 0; i < WRITERS; i++)
+		cr_assert_eq(child_kill(others[i]), -SIGKILL);
 }
