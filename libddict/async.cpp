@@ -37,10 +37,16 @@ bool ddict_call::read(value_reader sink)
 {
 	if (!done())
 		return false;
-	ddict_view v;
+	const std::unique_ptr<dd::pending> p = std::move(p_);
 
-	v.p_ = std::move(p_);
-	sink(v.data());
+	if (p->seen) {
+		if (!dd::read_seen(*p->conn, p->seen, sink))
+			p->conn->fail(p->seen.manager(), -EOWNERDEAD);
+		return true;
+	}
+	p->is_done = false; // it is given back here
+	if (!dd::read_value(*p->conn, p->call, p->until, sink))
+		p->conn->fail(p->call.manager(), -EOWNERDEAD);
 	return true;
 }
 

@@ -167,7 +167,7 @@ ddict_call ddict_core::start_get(bytes key) const
 
 // True: the manager lives after the value was read, so the bytes were the value's. A dead one's memory may be used by
 // others; what was read of that, and what became of it, counts for nothing.
-static bool read_pinned(connection &conn, dd::call &c, const outgoing &out, ddict_core::value_reader read)
+static bool read_pinned(connection &conn, dd::call &c, std::int64_t until, ddict_core::value_reader read)
 {
 	const std::uint64_t pin = c.head().arg;
 	std::exception_ptr failure;
@@ -180,23 +180,22 @@ static bool read_pinned(connection &conn, dd::call &c, const outgoing &out, ddic
 	}
 	if (conn.was_held(c))
 		conn.unpin(c);
-	else if (conn.run(r, c.manager(), {.what = op::release, .arg = pin, .until = out.until}).status < 0)
+	else if (conn.run(r, c.manager(), {.what = op::release, .arg = pin, .until = until}).status < 0)
 		return false; // a successor, which knows nothing of it
 	if (failure)
 		std::rethrow_exception(failure);
 	return true;
 }
 
-static bool read_value(connection &conn, dd::call &c, const outgoing &out, ddict_core::value_reader read)
+bool dd::read_value(connection &conn, dd::call &c, std::int64_t until, ddict_core::value_reader read)
 {
 	if (c.head().how == static_cast<std::uint32_t>(dd::form::pinned))
-		return read_pinned(conn, c, out, read);
+		return read_pinned(conn, c, until, read);
 	read(c.body());
 	return true;
 }
 
-// What is seen without asking. False: it is not to be seen, or what was read is not it.
-static bool read_seen(connection &conn, const dd::sight &s, ddict_core::value_reader read)
+bool dd::read_seen(connection &conn, const dd::sight &s, ddict_core::value_reader read)
 {
 	std::exception_ptr failure;
 
@@ -218,7 +217,7 @@ bool ddict_core::look(bytes key, value_reader read) const
 	const std::uint64_t hash = dd::key_hash(key);
 	dd::sight s;
 
-	return co.look(manager_for(hash), hash, key, checkpoint_id(), s) && read_seen(co, s, read);
+	return co.look(manager_for(hash), hash, key, checkpoint_id(), s) && dd::read_seen(co, s, read);
 }
 
 bool ddict_core::get(bytes key, value_reader read) const
@@ -233,7 +232,7 @@ bool ddict_core::get(bytes key, value_reader read) const
 
 		if (!run(co, c, manager_for(key), out))
 			return false;
-		if (read_value(co, c, out, read))
+		if (dd::read_value(co, c, out.until, read))
 			return true;
 	}
 }
@@ -246,7 +245,7 @@ bool ddict_core::pop(bytes key, value_reader read) const
 
 	if (!run(co, c, manager_for(key), out))
 		return false;
-	if (!read_value(co, c, out, read))
+	if (!dd::read_value(co, c, out.until, read))
 		co.fail(c.manager(), -EOWNERDEAD); // it was done, and the value is gone with the manager
 	return true;
 }

@@ -138,7 +138,7 @@ bool connection::take_one(std::unique_lock<std::mutex> &lock, std::int64_t slice
 		deliver({big ? big.data() : inbox_, static_cast<std::size_t>(n)}, std::move(big));
 	} else if (n == -ETIMEDOUT || n == -EAGAIN) {
 		if (slice_ns > 0)
-			look_for_deaths();
+			look_for_deaths(lock);
 	} else {
 		stale_.store(true, std::memory_order_relaxed); // a hint, see is_stale
 		for (unsigned slot = 0; slot < credits; slot++)
@@ -212,16 +212,31 @@ bool connection::died(acquaintance &a) noexcept
 		return true;
 	if (ch_peer_is_alive({a.peer}))
 		return false;
-	links_[a.manager].dead.store(a.peer, std::memory_order_relaxed); // as above
+	links_[a.manager].dead.store(a.incarnation, std::memory_order_relaxed); // as above
 	a.is_dead.store(true, std::memory_order_relaxed);                // as above
 	return true;
 }
 
-void connection::look_for_deaths() noexcept
+// The id of the call in a slot, if its manager died; or 0.
+std::uint64_t connection::orphan(unsigned slot) noexcept
 {
+	if (const call *c = under_way_[slot])
+		return died(*c->with_) ? c->id_ : 0;
+	return forgotten_[slot].id && died(*forgotten_[slot].with) ? forgotten_[slot].id : 0;
+}
+
+// What the dead have answered is taken first: a call that has an answer is not to be repeated.
+void connection::look_for_deaths(std::unique_lock<std::mutex> &lock)
+{
+	std::array<std::uint64_t, credits> orphans;
+	bool is_one = false;
+
 	for (unsigned slot = 0; slot < credits; slot++)
-		if ((under_way_[slot] && died(*under_way_[slot]->with_)) ||
-		    (forgotten_[slot].id && died(*forgotten_[slot].with)))
+		is_one |= (orphans[slot] = orphan(slot)) != 0;
+	while (is_one && take_one(lock, CH_TRY))
+		;
+	for (unsigned slot = 0; slot < credits && is_one; slot++)
+		if (orphans[slot] && orphans[slot] == orphan(slot))
 			finish(slot, -EOWNERDEAD);
 }
 
@@ -355,6 +370,8 @@ void connection::fail(unsigned m, int status) const
 		refuse(EPERM, "dictionary " + dir_.name + " is frozen, or was opened to be read only");
 	case -ERANGE:
 		refuse(ERANGE, "dictionary " + dir_.name + ": that checkpoint has retired from the working set");
+	case -EOWNERDEAD:
+		raise_dead(m, EOWNERDEAD);
 	case -EINVAL:
 		refuse(EINVAL, "dictionary " + dir_.name + ": the value there is not a number of this kind");
 	default:

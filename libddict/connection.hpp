@@ -21,6 +21,8 @@
 
 namespace ch::dd {
 
+std::int64_t monotonic_ns();
+
 inline constexpr unsigned credits = 64; // calls of one process under way: bits of a word
 
 // A process that serves a manager, from the moment it is greeted.
@@ -42,6 +44,7 @@ public:
 	~sight();
 	explicit operator bool() const { return conn_; }
 	bytes value() const { return value_; }
+	unsigned manager() const { return with_->manager; }
 
 private:
 	friend class connection;
@@ -174,7 +177,7 @@ public:
 private:
 	struct link {
 		std::atomic<acquaintance *> with{nullptr};  // the last one that greeted us too
-		std::atomic<std::uint64_t> dead{0};         // the last process that was seen dead
+		std::atomic<std::uint64_t> dead{0};         // incarnation of the last process that was seen dead
 		std::vector<std::unique_ptr<acquaintance>> all; // calls may still remember them; under hello_lock_
 		ch::channel requests;
 		segment seg;
@@ -200,7 +203,7 @@ private:
 
 	acquaintance &up(unsigned m, std::int64_t until);
 	acquaintance &say_hello(unsigned m, std::uint64_t incarnation);
-	void await_successor(unsigned m, std::uint64_t dead, std::int64_t until);
+	void await_successor(unsigned m, std::uint64_t incarnation, std::int64_t until);
 	ch::channel make_replies();
 	void claim_credit(call &c, acquaintance &a, std::int64_t until);
 	void send_small(call &c, acquaintance &a, request head, const outgoing &out);
@@ -224,8 +227,9 @@ private:
 	ssize_t receive(std::int64_t slice_ns, ch::message &big) noexcept;
 	void deliver(bytes msg, ch::message &&big);
 	void finish(unsigned slot, int failure) noexcept;
-	void look_for_deaths() noexcept;
+	void look_for_deaths(std::unique_lock<std::mutex> &lock);
 	bool died(acquaintance &a) noexcept;
+	std::uint64_t orphan(unsigned slot) noexcept;
 
 	directory dir_;
 	std::uint64_t generation_;
@@ -239,7 +243,7 @@ private:
 	std::condition_variable changed_;
 	bool has_leader_ = false;
 	unsigned followers_ = 0;
-	std::uint64_t next_id_ = 1;
+	std::uint64_t next_id_ = static_cast<std::uint64_t>(monotonic_ns()); // above those of an earlier connection of ours
 	std::byte inbox_[inline_max]; // the leader's
 	std::uint64_t taken_ = 0; // a bit for each credit
 	call *under_way_[credits] = {};
@@ -250,7 +254,6 @@ private:
 	forgotten forgotten_[credits] = {}; // calls that hold their credit and have nobody who waits
 };
 
-std::int64_t monotonic_ns();
 // The deadline of a call that may take so long; negative: none.
 std::int64_t deadline_of(std::int64_t timeout_ns);
 

@@ -105,16 +105,16 @@ acquaintance &connection::up(unsigned m, std::int64_t until)
 	// belong to the incarnation.
 	acquaintance *a = l.with.load(std::memory_order_acquire);
 
-	if (a && a->incarnation == dir_.words[m].incarnation.load(std::memory_order_acquire)) [[likely]] {
+	if (a && a->incarnation >= dir_.words[m].incarnation.load(std::memory_order_acquire)) [[likely]] {
 		if (!a->is_dead.load(std::memory_order_relaxed)) [[likely]] // a hint; the wait finds out
 			return *a;
-		await_successor(m, a->peer, until);
+		await_successor(m, a->incarnation, until);
 	}
 	std::lock_guard<std::mutex> lock(hello_lock_);
 	const std::uint64_t now = dir_.words[m].incarnation.load(std::memory_order_acquire);
 
 	a = l.with.load(std::memory_order_relaxed); // under the lock
-	if (a && a->incarnation == now)
+	if (a && a->incarnation >= now)
 		return *a;
 	acquaintance &fresh = say_hello(m, now);
 	if (a && dir_.rules.replicas < 2)
@@ -149,7 +149,16 @@ acquaintance &connection::say_hello(unsigned m, std::uint64_t incarnation)
 	const ddict_core::value_writer write = copy;
 
 	send_small(c, a, head, {.what = op::hello, .vlen = sizeof(body), .write = &write, .until = until});
-	a.client = wait(c, until).arg;
+	const reply &r = wait(c, until);
+	const bytes peer = c.body();
+
+	if (peer.size() != sizeof(a.peer))
+		refuse(EPROTO, "ddict: a manager's answer makes no sense");
+	// Who answered may be the successor of whom we meant, and not yet made known.
+	a.client = r.arg;
+	a.incarnation = r.off;
+	a.peer = load<std::uint64_t>(peer.data());
+	a.is_dead.store(false, std::memory_order_relaxed); // which the other may have been seen
 	a.place = ch_segment_holds(l.seg.get(), {a.peer}, 0);
 	// Before anybody can look. Rows of the dead are free now. With wait_for_keys the manager says when a value may be read.
 	if (!l.with.load(std::memory_order_relaxed) && l.row == window::none && !dir_.rules.wait_for_keys) // under the lock
@@ -158,12 +167,12 @@ acquaintance &connection::say_hello(unsigned m, std::uint64_t incarnation)
 	return a;
 }
 
-// Until another process serves this manager.
-void connection::await_successor(unsigned m, std::uint64_t dead, std::int64_t until)
+// Until a later process serves this manager.
+void connection::await_successor(unsigned m, std::uint64_t incarnation, std::int64_t until)
 {
 	const std::int64_t late = deadline_of(successor_timeout);
 
-	while (dir_.peer_of(m).id == dead) {
+	while (dir_.words[m].incarnation.load(std::memory_order_acquire) <= incarnation) { // [I1] pairs with [I2]
 		if (until >= 0 && monotonic_ns() >= until)
 			raise_late(m);
 		if (!ch_peer_is_alive({dir_.words[m].creator.load(std::memory_order_relaxed)}))

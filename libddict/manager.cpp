@@ -280,7 +280,9 @@ void manager::hello(const call &c)
 
 		to.peer = {body.peer};
 		to.replies = std::move(replies);
-		answer(to, {c.head.id, 0, 0, to.id, 0, 0}, {});
+		const std::uint64_t self = ch_peer_self().id;
+
+		answer(to, {c.head.id, 0, 0, to.id, incarnation_, sizeof(self)}, std::as_bytes(std::span(&self, 1)));
 	} catch (const std::exception &) {
 		// A channel that is not there (the client has gone already), or no memory: no way to say so. The
 		// client's hello has a deadline.

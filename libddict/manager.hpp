@@ -164,6 +164,7 @@ private:
 		std::uint64_t result = 0;
 	};
 	using calls_of = std::array<finished, credits>;
+	using known_calls = std::unordered_map<std::uint64_t, calls_of>;
 	void begin_as_successor();
 	void mirror(bytes key, std::uint64_t at, const call *c, std::uint64_t result);
 	void mirror_all(ch::channel *to, store &from, op what, std::uint64_t oldest, std::uint64_t newest);
@@ -178,6 +179,8 @@ private:
 	void from_manager(call &c);
 	void do_as_told(call &c, const mirror_head &extra);
 	void take_copy(call &c, store &into);
+	static void note_done(known_calls &known, const call &c, std::uint64_t result);
+	void post_calls(ch::channel *to, const known_calls &known);
 	void refill(const call &c);
 	bool is_repeated(const call &c);
 	void work_through_early();
@@ -293,8 +296,8 @@ private:
 	std::uint64_t incarnation_;
 	store mirror_;
 	std::uint64_t mirror_oldest_ = 0, mirror_newest_ = 0;
-	std::unordered_map<std::uint64_t, calls_of> mirrored_calls_; // of the previous one's clients
-	std::unordered_map<std::uint64_t, calls_of> repeated_;       // of the predecessor's clients
+	known_calls mirrored_calls_; // of the previous one's clients
+	known_calls repeated_;       // of the predecessor's clients
 	std::deque<letter> outbox_;                                  // what a neighbour had no room for yet
 	struct held {
 		std::uint64_t client;

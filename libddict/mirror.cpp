@@ -216,12 +216,20 @@ void manager::from_manager(call &c)
 		work_through_early();
 }
 
+// A client's calls have rising numbers; the last one of each slot is the only one that may come again.
+void manager::note_done(known_calls &known, const call &c, std::uint64_t result)
+{
+	finished &f = known[c.head.retry_of][c.head.id & 0xff & (credits - 1)];
+
+	if (f.id < c.head.id)
+		f = {c.head.id, result};
+}
+
 void manager::do_as_told(call &c, const mirror_head &extra)
 {
 	switch (static_cast<op>(c.head.what)) {
 	case op::mirror_begin:
-		mirror_.clear();
-		mirrored_calls_.clear();
+		mirror_.clear(); // not the calls: what was done stays done
 		break;
 	case op::mirror_put:
 	case op::mirror_erase:
@@ -232,7 +240,7 @@ void manager::do_as_told(call &c, const mirror_head &extra)
 		mirror_.retire_before(extra.oldest);
 		take_copy(c, mirror_);
 		if (c.head.retry_of)
-			mirrored_calls_[c.head.retry_of][c.head.id & 0xff & (credits - 1)] = {c.head.id, extra.result};
+			note_done(mirrored_calls_, c, extra.result);
 		break;
 	case op::mirror_room:
 		give_room(extra.result, c.head.flags & room_for_keys);
@@ -248,6 +256,7 @@ void manager::do_as_told(call &c, const mirror_head &extra)
 		owed_.clear();
 		post(&next_, op::mirror_begin, {}, nullptr, 0, nullptr, 0);
 		mirror_all(&next_, store_, op::mirror_put, store_.oldest(), newest_);
+		post_calls(&next_, repeated_);
 		break;
 	case op::refill_me:
 		refill(c);
@@ -257,7 +266,7 @@ void manager::do_as_told(call &c, const mirror_head &extra)
 			take_copy(c, store_);
 		break;
 	case op::refill_done:
-		repeated_[c.head.retry_of][c.head.id & 0xff & (credits - 1)] = {c.head.id, extra.result};
+		note_done(c.head.flags & key_from_next ? repeated_ : mirrored_calls_, c, extra.result);
 		break;
 	case op::refill_end:
 		if (!is_filling_ || extra.result != incarnation_)
@@ -297,12 +306,10 @@ void manager::mirror_all(ch::channel *to, store &from, op what, std::uint64_t ol
 			post(to, what, e->key(), v, e->expires, nullptr, {0, oldest, newest});
 }
 
-void manager::refill(const call &c)
+// Which calls were done, for whoever may be asked for them again.
+void manager::post_calls(ch::channel *to, const known_calls &known)
 {
-	const std::uint64_t asked_by = load<mirror_head>(c.key.data() + c.key.size()).result;
-
-	mirror_all(&previous_, mirror_, op::refill_put, mirror_oldest_, mirror_newest_);
-	for (const auto &[peer, calls] : mirrored_calls_)
+	for (const auto &[peer, calls] : known)
 		for (const finished &f : calls)
 			if (f.id) {
 				call done{};
@@ -311,8 +318,16 @@ void manager::refill(const call &c)
 				from.peer = {peer};
 				done.head.id = f.id;
 				done.from = &from;
-				post(&previous_, op::refill_done, {}, nullptr, 0, &done, f.result);
+				post(to, op::refill_done, {}, nullptr, 0, &done, f.result);
 			}
+}
+
+void manager::refill(const call &c)
+{
+	const std::uint64_t asked_by = load<mirror_head>(c.key.data() + c.key.size()).result;
+
+	mirror_all(&previous_, mirror_, op::refill_put, mirror_oldest_, mirror_newest_);
+	post_calls(&previous_, mirrored_calls_);
 	post(&previous_, op::refill_end, {}, nullptr, 0, nullptr, {asked_by, mirror_oldest_, mirror_newest_});
 }
 

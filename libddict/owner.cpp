@@ -305,14 +305,26 @@ void owner::watch() noexcept
 	}
 }
 
+// Whoever was at it first may still be at it. What the dead one had taken and not done must lie in its channel before the
+// successor looks there, or it would come behind what was sent later.
+void owner::sweep_up(const memory_pool &pool)
+{
+	for (bool is_ending = false; !is_ending;) {
+		if (ch_pool_sweep(pool.get()) != -ETIMEDOUT) // of a process that is stopped
+			break;
+		std::lock_guard<std::mutex> lock(lock_);
+		is_ending = is_ending_;
+	}
+}
+
 // What it held is given back first: its successor begins with an empty pool, and the requests that nobody has taken.
 void owner::replace(unsigned m) noexcept
 {
 	manager_words &w = known_.words[m];
 
 	try {
-		shards_[m].pool.sweep();
-		control_->sweep();
+		sweep_up(shards_[m].pool);
+		sweep_up(*control_);
 		if (known_.rules.replicas < 2 && !files_.has_log)
 			w.lost.fetch_add(w.keys.exchange(0, std::memory_order_relaxed), // its writer is dead
 					 std::memory_order_relaxed);                    // see [I2]

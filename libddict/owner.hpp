@@ -48,6 +48,7 @@ private:
 	void start_managers();
 	void start_manager(unsigned m);
 	void watch() noexcept;
+	void sweep_up(const memory_pool &pool);
 	void replace(unsigned m) noexcept;
 	void end_managers() noexcept;
 

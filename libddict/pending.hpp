@@ -35,4 +35,10 @@ inline bool is_good(const connection &conn, unsigned m, int status)
 	return true;
 }
 
+// Gives the value of an answer to read. False: its manager died, and what was read counts for nothing. Else a value in the
+// manager's memory is given back.
+bool read_value(connection &conn, call &c, std::int64_t until, ddict_core::value_reader read);
+// The same of what is seen without asking. False: it is not to be seen any more, or what was read is not it.
+bool read_seen(connection &conn, const sight &s, ddict_core::value_reader read);
+
 } // namespace ch::dd

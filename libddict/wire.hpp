@@ -185,7 +185,7 @@ struct manager_stats {
 	op_stats ops[static_cast<unsigned>(op::mirror_begin)];
 };
 
-inline constexpr std::uint32_t wire_version = 5;
+inline constexpr std::uint32_t wire_version = 6;
 inline constexpr std::uint32_t inline_max = 512;                            // of request and reply channels
 inline constexpr std::size_t inline_value_max = inline_max - sizeof(reply); // that a reply carries
 inline constexpr std::size_t page_max = 16 * 1024; // a batch or a page, when there is memory for it

@@ -257,6 +257,8 @@ public:
 	void put(bytes key, std::size_t len, value_writer write, const ddict_put &how = {}) const;
 	bool put_if_absent(bytes key, std::size_t len, value_writer write, const ddict_put &how = {}) const;
 	bool compare_and_set(bytes key, bytes expected, std::size_t len, value_writer write) const;
+	// read is called again if the value was changed or its manager died while it read: what it was given last counts, and
+	// nothing if get returns false.
 	bool get(bytes key, value_reader read) const;
 	std::optional<ddict_view> view(bytes key) const;
 	bool pop(bytes key, value_reader read) const;
@@ -335,7 +337,8 @@ public:
 	private:
 		std::unique_ptr<dd::batch> b_;
 	};
-	// sink(i, value) once for each key, in any order, value NULL where there is none.
+	// sink(i, value) for each key, in any order, value NULL where there is none. Again for one whose value was changed, or
+	// whose manager died, while it read: the last time counts.
 	void get_many(std::span<const bytes> keys,
 		      ddict_detail::function_ref<void(std::size_t, const bytes *)> sink) const;
 

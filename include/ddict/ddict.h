@@ -180,7 +180,8 @@ struct ch_ddict_item {
 CH_API int ch_ddict_put_many(struct ch_ddict *dict, const struct ch_ddict_item *items, size_t nr,
 			     const struct ch_ddict_put_attr *attr);
 /* ch_ddict_get_many - calls found(arg, i, value, vlen) for each of nr keys, in any order; value is NULL where there is
- * none, and is gone when found returns. The items' values are not looked at. */
+ * none, and is gone when found returns. A key whose value was changed, or whose manager died, while found looked at it is
+ * found again, and the last time counts. The items' values are not looked at. */
 CH_API int ch_ddict_get_many(struct ch_ddict *dict, const struct ch_ddict_item *items, size_t nr,
 			     void (*found)(void *arg, size_t i, const void *value, size_t vlen), void *arg);
 

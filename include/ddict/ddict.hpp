@@ -108,7 +108,8 @@ public:
 	{
 		std::optional<V> v;
 
-		core_.pop(encoded(key), [&](bytes b) { v.emplace(ddict_codec<V>::read(b)); });
+		if (!core_.pop(encoded(key), [&](bytes b) { v.emplace(ddict_codec<V>::read(b)); }))
+			v.reset();
 		return v;
 	}
 	// Removes some key and gives it with its value; nothing if there is none.
@@ -143,7 +144,8 @@ public:
 	{
 		std::optional<V> v;
 
-		core_.get_anywhere(encoded(key), [&](bytes b) { v.emplace(ddict_codec<V>::read(b)); });
+		if (!core_.get_anywhere(encoded(key), [&](bytes b) { v.emplace(ddict_codec<V>::read(b)); }))
+			v.reset(); // as in try_get
 		return v;
 	}
 
@@ -222,7 +224,8 @@ public:
 	{
 		std::optional<V> v;
 
-		core_.get(encoded(key), [&](bytes b) { v.emplace(ddict_codec<V>::read(b)); });
+		if (!core_.get(encoded(key), [&](bytes b) { v.emplace(ddict_codec<V>::read(b)); }))
+			v.reset(); // what was read does not count
 		return v;
 	}
 	V get(const K &key) const
@@ -297,6 +300,7 @@ public:
 		std::vector<std::optional<V>> out(spans.size());
 
 		core_.get_many(spans, [&](std::size_t i, const bytes *b) {
+			out[i].reset();
 			if (b)
 				out[i].emplace(ddict_codec<V>::read(*b));
 		});

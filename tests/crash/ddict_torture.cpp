@@ -78,8 +78,12 @@ victim kill_a_manager(const text_dict &d, uint64_t &seeds)
 {
 	std::vector<ch_peer> peers;
 
-	for (unsigned m = 0; m < d.managers(); m++)
-		peers.push_back(d.core().manager_peer(m));
+	for (unsigned m = 0; m < d.managers(); m++) { // all live: a successor serves before it is made known
+		ch_peer p{};
+
+		AWAIT(ch_peer_is_alive(p = d.core().manager_peer(m)));
+		peers.push_back(p);
+	}
 	ev->who_kills = killer::nobody;
 #ifdef CH_CRASH_POINTS
 	ev->manager_countdown = 1 + static_cast<int>(rnd(&seeds) % 100);

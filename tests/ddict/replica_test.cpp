@@ -15,6 +15,67 @@ static void kill_manager(const ch::ddict_core &d, unsigned m)
 	AWAIT(!ch_peer_is_alive(peer));
 }
 
+namespace {
+
+// Text that does something when it is read.
+struct touchy {
+	std::string text;
+	static inline std::function<void()> when_read;
+};
+
+} // namespace
+
+template <> struct ch::ddict_codec<touchy> {
+	static std::size_t size(const touchy &t) { return t.text.size(); }
+	static void write(std::span<std::byte> to, const touchy &t) { memcpy(to.data(), t.text.data(), to.size()); }
+	static touchy read(std::span<const std::byte> from)
+	{
+		const touchy t{{reinterpret_cast<const char *>(from.data()), from.size()}};
+
+		if (const auto f = std::exchange(touchy::when_read, nullptr))
+			f();
+		return t;
+	}
+};
+
+// What is read of a manager that dies meanwhile counts for nothing: the key is gone when the successor is asked.
+Test(ddict_replica, a_value_that_went_while_it_was_read)
+{
+	const std::string large(30000, 'x');
+
+	for (const bool was_shown : {false, true}) {
+		const ddict<int, touchy> d({.managers = 2, .replicas = 2});
+		const auto kill_and_erase = [&](int k) {
+			return [&d, k] {
+				const unsigned m = d.which_manager(k);
+				const ch_peer dead = d.core().manager_peer(m);
+
+				kill_manager(d.core(), m);
+				AWAIT(d.core().manager_peer(m).id != dead.id);
+				d.erase(k);
+			};
+		};
+
+		for (int k = 0; k < 4; k++) {
+			d.put(k, {large});
+			if (was_shown)
+				cr_assert_eq(d.get(k).text, large);
+		}
+		touchy::when_read = kill_and_erase(0);
+		cr_assert(!d.try_get(0));
+		touchy::when_read = kill_and_erase(1);
+		cr_assert_eq(d.get_or(1, {"none"}).text, "none");
+		touchy::when_read = kill_and_erase(2);
+		const auto many = d.get_many(std::vector<int>{2});
+		cr_assert(!many[0]);
+		auto later = d.get_async(3);
+		later.wait();
+		touchy::when_read = kill_and_erase(3);
+		cr_assert_eq(error_of([&] { later.get(); }), EOWNERDEAD);
+		cr_assert_eq(d.size(), 0u);
+	}
+}
+
 // Until it serves and, having been asked for something behind them, has sent its own and got its neighbour's copies.
 static void await_health(const ddict<int, std::string> &d)
 {
