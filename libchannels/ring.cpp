@@ -153,7 +153,7 @@ u64 ring_count(const lane &r) noexcept
 {
 	if (r.is_spsc)
 		return spsc_count(r);
-	const u64 head = first_untaken(r, r.q, r.ends->head), tail = first_untaken(r, r.p, r.ends->tail);
+	const u64 head = ring_oldest(r), tail = first_untaken(r, r.p, r.ends->tail);
 	const bool is_sealed = claim_owner(r.p[r.index(tail - TICKET)].load(relaxed)) == CLOSER;
 	const i64 n = static_cast<i64>(tail - head) / static_cast<i64>(TICKET) - is_sealed,
 		  max = static_cast<i64>(r.mask) + 1;

@@ -116,6 +116,22 @@ Test(ring, claims_of_a_dead_sender_of_a_batch_become_tombstones)
 	cr_assert_eq(receive(i), -1);
 }
 
+Test(ring, the_place_of_a_dead_sender_is_no_message)
+{
+	image i(8, 0);
+	const run_map none;
+	u64 first = 0, next = 0;
+
+	cr_assert_eq(ring_publish_many(i.r, 2, 1, writer(next)), 1);
+	cr_assert_eq(ring_claim_sends(i.r, 7, 3, &first), 3);
+	ring_sweep(i.r, none, 7);
+	cr_assert_eq(receive(i), 0);
+	cr_assert(!ring_has_message(i.r));
+	cr_assert_eq(ring_count(i.r), 0, "nobody has stepped over them yet");
+	cr_assert_eq(receive(i), -1);
+	cr_assert_eq(ring_count(i.r), 0);
+}
+
 Test(ring, claims_of_a_dead_receiver_of_a_batch_are_offered_again)
 {
 	image i(8, 0);
