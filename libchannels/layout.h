@@ -19,7 +19,7 @@ namespace ch::core {
 inline constexpr u64 SEGMENT_MAGIC = 0x31544e474553'4843; // "CHSEGNT1"
 inline constexpr u64 POOL_MAGIC = 0x314c4f4f50'2d4843;
 inline constexpr u64 OBJECT_MAGIC = 0x314a424f'2d4843;
-inline constexpr u32 LAYOUT_VERSION = 2;
+inline constexpr u32 LAYOUT_VERSION = 3;
 
 inline constexpr u32 OWNER_BITS = 18;
 inline constexpr u32 NOBODY = 0;
@@ -194,8 +194,10 @@ struct poll_set_header {
 static_assert(offsetof(poll_set_header, ready) == 64 && sizeof(poll_set_header) == 128, "shared layout: bump LAYOUT_VERSION");
 
 // ---- channel
-// State word of a channel: flags, and above them a count that grows with every message left by a reader that died or
-// gave it back, until somebody finds none any more. It is 0 as long as nothing is the matter.
+// State word of a channel. Low half: flags, and the mark that messages may be there which a reader left that died, or
+// gave them back; it is 0 as long as nothing is the matter. High half: how often the mark was set. Who finds no such
+// message takes the mark away if the whole word is what it was before the look: with the mark alone another could have
+// taken it away meanwhile, and a third set it anew for what the look did not see.
 enum channel_state : u64 {
 	CHANNEL_CLOSING = 1,
 	CHANNEL_DESTROYED = 2,
@@ -204,9 +206,11 @@ enum channel_state : u64 {
 	CHANNEL_RECEIVER_LEFT = 16,
 	CHANNEL_RECEIVER_DIED = 32,
 	CHANNEL_ENDING = CHANNEL_CLOSING | 60, // closed, or one side has gone
-	CHANNEL_FLAGS = 255,
-	CHANNEL_RECOV = 256
+	CHANNEL_RECOV = 256,
+	CHANNEL_RECOV_ONCE = u64{1} << 32
 };
+// On the way of every message: half the word, for a half is compared as fast as the whole.
+constexpr bool is_the_matter(u64 state) noexcept { return static_cast<u32>(state) != 0; }
 
 // The ends of a lane. With many senders and receivers both are hints, at most some tickets behind. With one of each
 // head is the truth: tickets before it have been delivered; and tail is 0, or after a close 1 + the ticket before which

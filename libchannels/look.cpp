@@ -108,7 +108,7 @@ static int peek_once(ch_channel *ch, incoming &in) noexcept
 
 	if (state & CHANNEL_DESTROYED)
 		return -ESTALE;
-	if (state >= CHANNEL_RECOV)
+	if (state & CHANNEL_RECOV)
 		rc = peek_left(ch, in);
 	if (rc == -EAGAIN && ch->r.urgent.slots)
 		rc = urgent = peek_lane(ch, ch->r.urgent, in);
@@ -159,7 +159,7 @@ static ssize_t drain_left(ch_channel *ch, u32 me) noexcept
 {
 	ssize_t n = 0;
 
-	for (; ch->r.h->state.load(acquire) >= CHANNEL_RECOV; n++) { // [V2] pairs with [V1] in recover.cpp
+	for (; ch->r.h->state.load(acquire) & CHANNEL_RECOV; n++) { // [V2] pairs with [V1] in recover.cpp
 		incoming in;
 		if (drop(ch, in, receive_left(ch, me, in)) != 0)
 			break;

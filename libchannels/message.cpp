@@ -311,7 +311,7 @@ int receive_once(ch_channel *ch, u32 me, incoming &in) noexcept
 
 	if (state & CHANNEL_DESTROYED) [[unlikely]]
 		return -ESTALE; // who changes the state word wakes us afterwards
-	if (state >= CHANNEL_RECOV) [[unlikely]] {
+	if (state & CHANNEL_RECOV) [[unlikely]] {
 		const int rc = receive_left(ch, me, in);
 		if (rc != -EAGAIN)
 			return rc;
@@ -426,7 +426,7 @@ static bool comes_soon(const ch_channel *ch, i64 timeout_ns) noexcept
 	u64 len = 0;
 	i64 rc = 0;
 
-	if (!role_is_mine(ch, RECEIVER) || ch->r.h->state.load(relaxed) != 0) [[unlikely]] // as in receive_once()
+	if (!role_is_mine(ch, RECEIVER) || is_the_matter(ch->r.h->state.load(relaxed))) [[unlikely]] // as in receive_once()
 		return recv_any(ch, buf, cap, timeout_ns, nullptr);
 	auto look = [&len, max](const slot &s, u64, u64) INLINE_LAMBDA {
 		len = s.what.load(relaxed); // the sender is done with it
@@ -491,7 +491,7 @@ template <class Slowly>
 
 ssize_t ch_channel_recv(struct ch_channel *ch, void *buf, size_t cap, int64_t timeout_ns)
 {
-	if (!ch || !buf || !ch->quick_recv || ch->r.h->state.load(relaxed) != 0) [[unlikely]] // as in receive_once()
+	if (!ch || !buf || !ch->quick_recv || is_the_matter(ch->r.h->state.load(relaxed))) [[unlikely]] // as in receive_once()
 		return ch && buf && ch->quick_spsc ? recv_spsc(ch, buf, cap, timeout_ns)
 						   : recv_any(ch, buf, cap, timeout_ns, nullptr);
 	auto slowly = [=](auto...) INLINE_LAMBDA { return i64{recv_soon(ch, buf, cap, timeout_ns)}; };

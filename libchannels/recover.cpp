@@ -33,8 +33,8 @@ bool ring_find_recovered(ring &r, lane *&out_lane, u64 &out_ticket) noexcept
 	out_lane = &r;
 	if (!r.is_spsc && find_left(r, out_ticket))
 		return true;
-	if (mark >= CHANNEL_RECOV) // unless a new one has changed the mark
-		r.h->state.compare_exchange_strong(mark, mark & CHANNEL_FLAGS, acq_rel, relaxed);
+	if (mark & CHANNEL_RECOV) // unless it was set anew: layout.h
+		r.h->state.compare_exchange_strong(mark, mark & ~u64{CHANNEL_RECOV}, acq_rel, relaxed);
 	return false;
 }
 
@@ -67,7 +67,10 @@ bool ring_claim_recovered(const lane &r, u64 ticket, u32 me) noexcept
 
 static void announce(const lane &r) noexcept
 {
-	r.h->state.fetch_add(CHANNEL_RECOV, acq_rel); // [V1] pairs with [V2]
+	u64 old = r.h->state.load(relaxed); // the CAS tells whether it still is so
+
+	while (!r.h->state.compare_exchange_weak(old, (old | CHANNEL_RECOV) + CHANNEL_RECOV_ONCE, acq_rel, relaxed))
+		; // [V1] pairs with [V2]
 	CH_CRASH_POINT(recov_announced);
 }
 

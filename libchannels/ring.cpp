@@ -221,7 +221,7 @@ bool ring_has_message(ring &r) noexcept
 	lane *l;
 	u64 left;
 
-	return (r.h->state.load(relaxed) >= CHANNEL_RECOV &&
+	return ((r.h->state.load(relaxed) & CHANNEL_RECOV) &&
 		ring_find_recovered(r, l, left)) || // who changes it wakes us
 	       has_message(r) ||
 	       (r.urgent.slots && has_message(r.urgent));

@@ -9,8 +9,8 @@
 //          EMPTY(t) -> TOMB(t) -> EMPTY(t+N)    the claimer died before its commit: anybody helps
 //          FULL(t) -> RECOV(t) -> EMPTY(t+N)    the reader died, or gives the message back: its sweeper, or itself;
 //                                               q = (t+N, nobody) then means "take it again"
-// There is no instruction at which a claim without an owner exists. tail, head and the count in the state word are
-// hints: stale or lost values cost time, never truth.
+// There is no instruction at which a claim without an owner exists. tail and head are hints: stale or lost values
+// cost time, never truth. RECOV messages are announced by the mark in the state word, which is never lost (layout.h).
 //
 // Commit and delivery are plain stores. They were compare-and-swaps as long as a process could be declared dead
 // and still run; but here (peer.h) dead means that no thread of it will ever run again, so the claim's owner is
@@ -145,7 +145,7 @@ inline bool ring_may_publish(const lane &r) noexcept
 {
 	const u64 t = r.send_at.load(relaxed); // private hint
 
-	if (r.h->state.load(relaxed) != 0) // hints, here and below
+	if (is_the_matter(r.h->state.load(relaxed))) // hints, here and below
 		return true;
 	return r.is_spsc ? t - r.ends->head.load(relaxed) < r.lap : word_ticket(r.of(t).w.load(relaxed)) != t - r.lap;
 }
@@ -154,7 +154,7 @@ inline bool ring_may_consume(const lane &r) noexcept
 {
 	const u64 t = r.recv_at.load(relaxed); // private hint
 
-	if (r.h->state.load(relaxed) != 0) // hints, here and below
+	if (is_the_matter(r.h->state.load(relaxed))) // hints, here and below
 		return true;
 	return r.is_spsc ? ring_is_at(r, t, S_FULL) : !ring_is_at(r, t, S_EMPTY);
 }
@@ -303,7 +303,7 @@ template <class Look, class Use>
 	return -EAGAIN;
 }
 
-// The same for messages that readers left; to be called first when the state word counts some. -EAGAIN: none.
+// The same for messages that readers left; to be called first when the state word has the mark. -EAGAIN: none.
 template <class Look, class Use>
 [[gnu::noinline]] i64 ring_consume_recovered(ring &r, u32 me, int refused, Look look, Use use) noexcept
 {

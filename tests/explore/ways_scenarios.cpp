@@ -74,6 +74,38 @@ int receive_as_batch(ch_channel *ch, i64 timeout_ns)
 	return n < 0 ? static_cast<int>(n) : 0;
 }
 
+// ---- a message that whoever takes it gives back
+
+void take_and_give_back(ch_channel *ch)
+{
+	ch_message msg = CH_MESSAGE_INIT;
+	const int rc = ch_channel_take(ch, CH_TRY, &msg);
+
+	require(rc == 0 || rc == -EAGAIN, "a call failed");
+	if (rc == 0)
+		require(ch_channel_requeue(ch, &msg) == 0, "a call failed");
+}
+
+void begin_given_back()
+{
+	u64 m = 1;
+
+	begin<CH_CHANNEL_ACKNOWLEDGED>();
+	act_as(0);
+	require(ch_channel_send(&process_of(0).ch, &m, sizeof(m), CH_TRY) == 0, "a call failed");
+	take_and_give_back(&process_of(0).ch);
+}
+
+void end_given_back()
+{
+	ring &r = process_of(0).ch.r;
+	lane *l;
+	u64 t;
+
+	require(ring_find_recovered(r, l, t), "a message was lost");
+	require(r.h->state.load(relaxed) & CHANNEL_RECOV, "a message that nobody will look for");
+}
+
 // The last handle of this process on the channel.
 void leave()
 {
@@ -282,6 +314,8 @@ const scenario list[] = {
 			 until_over(receive_block_of);
 	 },
 	 end_drained},
+	{"acknowledged: three take it and give it back", 3, usual, begin_given_back,
+	 [](int) { take_and_give_back(&self().ch); }, end_given_back},
 	{"one slot, a receiver of batches dies, many laps", 4, one, begin<0, 1>,
 	 [](int i) {
 		 if (i < 2)

@@ -297,7 +297,7 @@ void require_empty_ring(const ring &r)
 		require(word_ticket(r.q[i].load(relaxed)) == t, "a receive claim does not fit its slot at the end");
 		require(word_ticket(p) == t || claim_owner(p) == CLOSER, "a send claim does not fit its slot at the end");
 	}
-	require(r.h->state.load(relaxed) < CHANNEL_RECOV * 64, "the state word is out of its mind");
+	require(r.h->state.load(relaxed) < CHANNEL_RECOV_ONCE * 64, "the state word is out of its mind");
 }
 
 void require_free_pool(u64 nr_objects)

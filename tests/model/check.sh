@@ -65,6 +65,7 @@ finds window -DASKED -DSHORT -DNORELEASE
 holds spsc -DNP=1 -DNC=2
 holds spsc -DNP=2 -DNC=2 -DM=1 -DCR=2
 finds ring -DNP=1 -DNC=2 -DNS=1 -DM=1 -DCR=1 -DACK=1 -DOWNONLY
+finds ring -DN=1 -DNP=1 -DNC=3 -DNS=1 -DM=1 -DCR=0 -DACK=2 -DNOTIMES
 finds ring -DNP=2 -DNC=1 -DCR=1 -DBLK -DNOKEEP
 finds ring -DNP=2 -DNC=1 -DCR=1 -DBLK -DLATEBLK
 finds ring -DNP=1 -DNC=2 -DCR=1 -DBLK -DNOGIVE

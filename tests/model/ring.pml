@@ -17,13 +17,14 @@
  *   take the block    recover.cpp  "block_word(ref.tag, B_OWNED, me), acq_rel, acquire)"
  *   deliver           ring.h       "s.w.store((t + r.lap) | S_EMPTY, release);"
  *   step over         ring.cpp     "r.at(i).w.store((t + r.lap) | S_EMPTY, release);"
- *   find left ones    recover.cpp  "if (mark >= CHANNEL_RECOV)"
+ *   find left ones    recover.cpp  "if (slot_state_of(w) != S_RECOV ||"
+ *   unmark            recover.cpp  "compare_exchange_strong(mark, mark & ~u64{CHANNEL_RECOV}"
  *   claim left ones   recover.cpp  "compare_exchange_strong(x, (ticket + r.lap) | me, acq_rel, relaxed)"
  *   bury              recover.cpp  "r.at(i).w.compare_exchange_strong(w, t | S_TOMB"
  *   give back         recover.cpp  "give_to_message(r, m, i, B_OWNED, claim_owner(x));"
  *   mark              recover.cpp  "s.w.compare_exchange_strong(w, t | S_RECOV"
  *   offer             recover.cpp  "r.q[i].compare_exchange_strong(x, word_ticket(x) | NOBODY"
- *   announce          recover.cpp  "r.h->state.fetch_add(CHANNEL_RECOV"
+ *   announce          recover.cpp  "(old | CHANNEL_RECOV) + CHANNEL_RECOV_ONCE"
  *   requeue           recover.cpp  "r.of(ticket).w.store(ticket | S_RECOV, release);"
  *   keep sent blocks  recover.cpp  "give_to_message(r, m, i, B_SENDING, sender);"
  *   sweep blocks      sweep.cpp    "sweep_block(seg, b, w, dead);"
@@ -31,11 +32,11 @@
  *   free the slot     sweep.cpp    "slot.id.compare_exchange_strong(id, 0"
  *   baton             ring.cpp     "event_wake(*r.not_full, 1); // pass the baton"
  * Words: claim words Pc, Po and Qc, Qo (lap, owner); slot words Sc, Ss (lap, state); block words bst, bow (state, owner);
- * recov, the count in the state word. Register, sleep and notify are event.pml's; here its fences are taken for granted.
+ * recov, the mark in the state word, and how often it was set. Register, sleep and notify are event.pml's; here its fences are taken for granted.
  *
  * Seeded bugs, each of which must be found: -DNOSWAKE (the sweep wakes nobody), -DLATEBLK (blocks before slots), -DNOGIVE
  * (a dead reader's block is not given back), -DNOKEEP (sent blocks are not kept), -DOWNONLY (a sweeper announces what it
- * offered itself, and not what its dead one had offered).
+ * offered itself, and not what its dead one had offered), -DNOTIMES (a mark does not say how often it was set).
  */
 #ifndef N
 #define N 2
@@ -79,12 +80,17 @@
 byte Pc[N], Po[N], Qc[N], Qo[N], Sc[N], Ss[N];  /* claim and slot words */
 byte Sd[N];                                     /* the message in the slot */
 byte bst[NM], bow[NM];                          /* one block per message */
-byte recov, neseq, nereg, nfseq, nfreg;
+byte recov, times, neseq, nereg, nfseq, nfreg;
 byte budget = CR, reuse = REUSE, requeues = ACK;
 bool dead[NID], swept[NID];
 byte sweeper_of[NID], asleep[NID];              /* asleep: 0, NE, NF */
 byte committed[NM], delivered[NM], sentok[NM], last[NP];
 
+#ifdef NOTIMES
+#define MARK recov = 1
+#else
+#define MARK recov = 1; times++
+#endif
 #define CRASH if :: (budget > 0) -> budget--; dead[me] = 1; goto crashed :: true fi
 
 inline wake_one(which) {
@@ -179,13 +185,13 @@ crashed:
 }
 
 proctype consumer(byte me) {
-	byte h, qc, qo, sc, ss, key, r, kr, ks, m, x, c, i;
+	byte h, rt, qc, qo, sc, ss, key, r, kr, ks, m, x, c, i;
 	bit armed;
 
 again:
-	atomic { CRASH; r = recov };
+	atomic { CRASH; r = recov; rt = times };
 	if
-	:: r == 0 -> goto scan
+	:: r == 0 -> rt = 0; goto scan
 	:: else
 	fi;
 	atomic {                                                        /* find left ones */
@@ -205,12 +211,15 @@ again:
 			i++
 		:: else -> break
 		od;
-		i = 0;
-		if :: x == 255 && recov == r -> recov = 0 :: else fi;
-		r = 0;
-		if :: x != 255 -> c = Sc[x] :: else fi
+		i = 0; r = 0;
+		if :: x != 255 -> c = Sc[x]; rt = 0 :: else fi
 	};
-	if :: x == 255 -> goto scan :: else fi;
+	if
+	:: x == 255 ->
+		atomic { CRASH; if :: times == rt -> recov = 0 :: else fi; rt = 0 };        /* unmark */
+		goto scan
+	:: else
+	fi;
 	atomic {                                                        /* claim a left one */
 		CRASH;
 		if :: Qc[x] == c + 1 && Qo[x] == 0 -> Qo[x] = me; ss = RECOV; m = Sd[x] :: else -> goto again fi
@@ -256,7 +265,7 @@ finish:
 	:: requeues > 0 ->                                              /* requeue */
 		atomic { CRASH; requeues--; Ss[x] = RECOV };
 		atomic { CRASH; assert(Qo[x] == me && Qc[x] == c + 1); Qo[x] = 0 };
-		atomic { CRASH; recov++ };
+		atomic { CRASH; MARK };
 		notify(nereg, neseq, NE);
 		atomic { r = 0; m = 0; x = 0; c = 0; ss = 0 };
 		goto again
@@ -354,7 +363,7 @@ inline sweep_claims() {
 		:: j < N -> if :: Ss[j] == RECOV && Qo[j] == 0 && Qc[j] == Sc[j] + 1 && ANNOUNCES -> r = 1 :: else fi; j++
 		:: else -> break
 		od;
-		if :: r -> recov++ :: else fi;
+		if :: r -> MARK :: else fi;
 		r = 0; j = 0; own = 0
 	}
 }
