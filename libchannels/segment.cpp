@@ -135,6 +135,9 @@ static bool take_slot(ch_segment *seg, u32 i) noexcept
 		return false;
 	}
 	CH_CRASH_POINT(peer_slot_taken);
+	u64 by = seg->peers[i].sweeper.load(relaxed); // who swept the last tenant, and died before it took its name away
+	if (by != 0 && !peer_is_alive(by))                // with it nothing of ours would ever be held: is_held
+		seg->peers[i].sweeper.compare_exchange_strong(by, 0, acq_rel, relaxed); // [W1] pairs with [W2]
 	seg->used[i / 64].fetch_or(u64{1} << (i % 64), seq_cst); // before we use a hazard: see for_each_peer
 	return true;
 }

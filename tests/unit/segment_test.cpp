@@ -55,6 +55,14 @@ int joins(void *arg)
 	return i < 0 ? 100 : i;
 }
 
+int joins_and_is_held(void *arg)
+{
+	const int i = joins(arg);
+
+	EXPECT(ch_segment_holds(static_cast<ch_segment *>(arg), { peer_self() }, 0) == i);
+	return i;
+}
+
 } // namespace
 
 Test(segment_unit, neighbours_are_found_around_the_table)
@@ -233,6 +241,17 @@ int makes_one(void *arg)
 }
 
 } // namespace
+
+/* A sweeper that died after its last but one store. */
+Test(segment_unit, a_tenant_is_held_though_a_dead_sweeper_left_its_name)
+{
+	ch_segment *seg = segment_of(2);
+	const u32 other = 3 - seg->me.load();
+
+	seg->peers[other].sweeper.store(name_of_a_dead_one());
+	cr_assert_eq(child_end(child_start(joins_and_is_held, seg)), static_cast<int>(other));
+	ch_segment_destroy(seg);
+}
 
 /* A reclaimer that died between its question and its answer. */
 Test(segment_unit, an_attacher_takes_a_question_away)
