@@ -444,9 +444,11 @@ void queue_core::close()
 		head_->is_closed.store(1); // seq_cst: see extend(). [Q3] pairs with [Q3]
 		for (std::uint64_t n = UINT64_MAX; n != head_->tail.load();) {
 			const page_ref p = sending();
+			const int rc = ch_channel_close(p->ch.get());
 
 			n = p->number;
-			check(ch_channel_close(p->ch.get()));
+			if (!has_ended(rc) || n == head_->tail.load()) // else it was drained before we came to it
+				check(rc);
 		}
 	}
 }

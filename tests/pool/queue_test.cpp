@@ -12,10 +12,11 @@ TestSuite(pool_queue, .timeout = WATCHDOG_S);
 namespace {
 
 std::atomic<bool> dies_before_it_tells{false};
+thread_local bool dawdles_before_it_closes = false;
 
 } // namespace
 
-// Stands before the library's, which the queue calls to tell who sleeps of a value at a higher level.
+// These stand before the library's. This one the queue calls to tell who sleeps of a value at a higher level.
 extern "C" int ch_channel_send_attr(ch_channel *c, const void *buf, std::size_t len, const ch_send_attr *attr,
 				    std::int64_t timeout_ns)
 {
@@ -24,6 +25,16 @@ extern "C" int ch_channel_send_attr(ch_channel *c, const void *buf, std::size_t 
 	if (dies_before_it_tells)
 		raise(SIGKILL);
 	return real(c, buf, len, attr, timeout_ns);
+}
+
+// And this one for the page that it believes to be the last.
+extern "C" int ch_channel_close(ch_channel *c)
+{
+	static const auto real = reinterpret_cast<decltype(&ch_channel_close)>(dlsym(RTLD_NEXT, "ch_channel_close"));
+
+	if (dawdles_before_it_closes)
+		std::this_thread::sleep_for(std::chrono::milliseconds(1));
+	return real(c);
 }
 
 using namespace std::chrono_literals;
@@ -155,6 +166,40 @@ Test(pool_queue, a_queue_without_limit_spills_into_more_memory_and_keeps_its_ord
 Test(pool_queue, many_use_a_queue_without_limit_at_a_time)
 {
 	many_to_many(ch::queue<long>({.capacity = 0, .memory = 1 << 20}), 40000);
+}
+
+// The page that is closed may have been drained and ended a moment before.
+Test(pool_queue, a_queue_without_limit_is_closed_at_any_moment)
+{
+	std::uint64_t seed = test_seed();
+	ch::pool p(2);
+
+	dawdles_before_it_closes = true;
+	for (int round = 0; round < 100; round++) {
+		ch::queue<std::vector<int>> q({.capacity = 0, .memory = 1 << 20});
+		auto put = p.submit(
+			[](ch::queue<std::vector<int>> out) {
+				const std::vector<int> large(20000);
+				long n = 0;
+
+				while (error_of([&] { out.put(large); }) == 0)
+					n++;
+				return n;
+			},
+			q);
+		auto got = p.submit(
+			[](ch::queue<std::vector<int>> in) {
+				long n = 0;
+
+				while (in.next())
+					n++;
+				return n;
+			},
+			q);
+		std::this_thread::sleep_for(std::chrono::microseconds(rnd(&seed) % 3000));
+		q.close();
+		cr_assert_eq(put.get(), got.get());
+	}
 }
 
 Test(pool_queue, the_highest_level_comes_first)
