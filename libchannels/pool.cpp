@@ -15,7 +15,7 @@ namespace ch::core {
 
 static constexpr u64 MIN_POOL = 64 << 10;
 static constexpr i64 SLICE_NS = 100000000; // how often a waiter looks for dead peers when nobody watches them
-static constexpr i64 SWEEP_PATIENCE_NS = 100000000;
+static constexpr i64 SWEEP_PATIENCE_NS = 1000000000; // longer than a busy machine keeps a process waiting for its turn
 
 struct geometry {
 	u64 nr_pages, page_words_off, block_words_off, data_off;

@@ -124,7 +124,7 @@ CH_API int ch_pool_get_stats(struct ch_pool *pool, struct ch_pool_stats *out_sta
  *
  * Returns how many dead peers it swept; or -EINVAL, -ESTALE, -EPROTO, or -ETIMEDOUT: another process has not come to its
  * end with one, and is probably stopped.
- * Blocks: while others sweep, at most 100 ms.  Threads: safe.  Signals: unsafe.
+ * Blocks: while others sweep, at most a second.  Threads: safe.  Signals: unsafe.
  */
 CH_API int ch_pool_sweep(struct ch_pool *pool);
 
