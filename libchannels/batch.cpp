@@ -196,7 +196,7 @@ static int receive_batch_once(ch_channel *ch, u32 me, ch_recv_item *items, size_
 {
 	int done = 0;
 
-	if (is_the_matter(ch->r.h->state.load(relaxed))) [[unlikely]] // as in receive_once()
+	if (needs_a_look(ch->r.h->state.load(relaxed))) [[unlikely]] // as in receive_once()
 		return receive_singly(ch, me, items, nr, refused);
 	if (ch->r.urgent.slots) {
 		done = receive_lane(ch, me, ch->r.urgent, items, nr, 0, refused);

@@ -78,7 +78,7 @@ static void leave(ch_object *o, u32 me) noexcept
 	const ring &r = static_cast<ch_channel *>(o)->r;
 
 	ring_leave(r, o->pool->map, me);
-	if (is_the_matter(r.h->state.load(relaxed))) // what it left there is to be seen
+	if (needs_a_look(r.h->state.load(relaxed))) // what it left there is to be seen
 		wake(o->pool->seg, me, o->block);
 }
 

@@ -210,7 +210,7 @@ enum channel_state : u64 {
 	CHANNEL_RECOV_ONCE = u64{1} << 32
 };
 // On the way of every message: half the word, for a half is compared as fast as the whole.
-constexpr bool is_the_matter(u64 state) noexcept { return static_cast<u32>(state) != 0; }
+constexpr bool needs_a_look(u64 state) noexcept { return static_cast<u32>(state) != 0; }
 
 // The ends of a lane. With many senders and receivers both are hints, at most some tickets behind. With one of each
 // head is the truth: tickets before it have been delivered; and tail is 0, or after a close 1 + the ticket before which

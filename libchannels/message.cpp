@@ -426,7 +426,7 @@ static bool comes_soon(const ch_channel *ch, i64 timeout_ns) noexcept
 	u64 len = 0;
 	i64 rc = 0;
 
-	if (!role_is_mine(ch, RECEIVER) || is_the_matter(ch->r.h->state.load(relaxed))) [[unlikely]] // as in receive_once()
+	if (!role_is_mine(ch, RECEIVER) || needs_a_look(ch->r.h->state.load(relaxed))) [[unlikely]] // as in receive_once()
 		return recv_any(ch, buf, cap, timeout_ns, nullptr);
 	auto look = [&len, max](const slot &s, u64, u64) INLINE_LAMBDA {
 		len = s.what.load(relaxed); // the sender is done with it
@@ -491,7 +491,7 @@ template <class Slowly>
 
 ssize_t ch_channel_recv(struct ch_channel *ch, void *buf, size_t cap, int64_t timeout_ns)
 {
-	if (!ch || !buf || !ch->quick_recv || is_the_matter(ch->r.h->state.load(relaxed))) [[unlikely]] // as in receive_once()
+	if (!ch || !buf || !ch->quick_recv || needs_a_look(ch->r.h->state.load(relaxed))) [[unlikely]] // as in receive_once()
 		return ch && buf && ch->quick_spsc ? recv_spsc(ch, buf, cap, timeout_ns)
 						   : recv_any(ch, buf, cap, timeout_ns, nullptr);
 	auto slowly = [=](auto...) INLINE_LAMBDA { return i64{recv_soon(ch, buf, cap, timeout_ns)}; };

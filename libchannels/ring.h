@@ -145,7 +145,7 @@ inline bool ring_may_publish(const lane &r) noexcept
 {
 	const u64 t = r.send_at.load(relaxed); // private hint
 
-	if (is_the_matter(r.h->state.load(relaxed))) // hints, here and below
+	if (needs_a_look(r.h->state.load(relaxed))) // hints, here and below
 		return true;
 	return r.is_spsc ? t - r.ends->head.load(relaxed) < r.lap : word_ticket(r.of(t).w.load(relaxed)) != t - r.lap;
 }
@@ -154,7 +154,7 @@ inline bool ring_may_consume(const lane &r) noexcept
 {
 	const u64 t = r.recv_at.load(relaxed); // private hint
 
-	if (is_the_matter(r.h->state.load(relaxed))) // hints, here and below
+	if (needs_a_look(r.h->state.load(relaxed))) // hints, here and below
 		return true;
 	return r.is_spsc ? ring_is_at(r, t, S_FULL) : !ring_is_at(r, t, S_EMPTY);
 }

@@ -147,7 +147,7 @@ Test(ring, claims_of_a_dead_receiver_of_a_batch_are_offered_again)
 	for (int k : {1, 2, 3, 5})
 		cr_assert_eq(receive(i), k, "the left ones first");
 	cr_assert_eq(receive(i), -1);
-	cr_assert(!is_the_matter(i.r.h->state.load()));
+	cr_assert(!needs_a_look(i.r.h->state.load()));
 }
 
 Test(ring, what_a_dead_one_offered_is_announced_by_its_sweeper)
@@ -162,7 +162,7 @@ Test(ring, what_a_dead_one_offered_is_announced_by_its_sweeper)
 	i.r.of(first).w.store(first | S_RECOV, release);
 	i.r.q[0].store((first + i.r.lap) | NOBODY, release);
 	i.r.recv_at.store(first + TICKET);
-	cr_assert(!is_the_matter(i.r.h->state.load()));
+	cr_assert(!needs_a_look(i.r.h->state.load()));
 	ring_sweep(i.r, none, 7);
 	cr_assert(i.r.h->state.load() & CHANNEL_RECOV);
 	cr_assert_eq(receive(i), 0);
@@ -180,7 +180,7 @@ Test(ring, the_mark_goes_while_a_left_message_is_held)
 	cr_assert(ring_find_recovered(i.r, l, t));
 	cr_assert(ring_claim_recovered(*l, t, 7));
 	cr_assert(!ring_find_recovered(i.r, l, t));
-	cr_assert(!is_the_matter(i.r.h->state.load()), "others need not look for it");
+	cr_assert(!needs_a_look(i.r.h->state.load()), "others need not look for it");
 	cr_assert(ring_has_unreleased(i.r));
 	ring_requeue(i.r, first);
 	cr_assert_eq(receive(i), 0);
