@@ -210,8 +210,8 @@ launch_request request_of(const process_options &o, const process_call &c)
 	throw error(r.err, (std::string("process: ") + r.where).c_str());
 }
 
-// Waits until the child is set up, and a program runs.
-void hear(fd_pair &pipe, process_state &s)
+// Waits until the child is set up, and a program runs. False: it ended before.
+bool hear(fd_pair &pipe, process_state &s)
 {
 	const int pidfd = pidfd_of(s.peer);
 	launch_report r{};
@@ -235,8 +235,7 @@ void hear(fd_pair &pipe, process_state &s)
 		::close(pidfd);
 	if (is_there && r.err)
 		fail(r);
-	if (!is_there)
-		throw error(ECHILD, "process: it ended before it was set up (is /proc there?)");
+	return is_there;
 }
 
 } // namespace
@@ -303,6 +302,8 @@ process_ref launch(const process_options &o, const process_call &c, std::functio
 {
 	if (o.program.empty() == !c.name)
 		throw error(EINVAL, "process: a program, or a function");
+	if (o.detached && o.walltime.count() > 0)
+		throw error(EINVAL, "process: one that is detached has no walltime, for nobody stays to see that it is over");
 	check_placement(o.placement);
 	launch_request rq = request_of(o, c);
 	fd_pair report, pipes[3];
@@ -320,7 +321,11 @@ process_ref launch(const process_options &o, const process_call &c, std::functio
 	s->is_detached = o.detached;
 	launcher &l = spawn(arg, o, s);
 	try {
-		hear(report, *s);
+		const bool is_set_up = hear(report, *s);
+		const std::lock_guard<std::mutex> again(l.m);
+
+		if (!is_set_up && !s->is_timed_out) // a walltime may be shorter than that
+			throw error(ECHILD, "process: it ended before it was set up (is /proc there?)");
 	} catch (...) {
 		const std::lock_guard<std::mutex> again(l.m);
 		s->on_exit = nullptr;

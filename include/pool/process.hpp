@@ -61,7 +61,7 @@ struct process_options {
 	stdio in{}, out{}, err{};                  // paths are seen from the starting process's directory
 	ch::placement placement{};                 // the CPUs that it may use
 	nanoseconds walltime{0};                   // killed when it is over; 0: none
-	bool detached = false;                     // lives on; its end is not seen here
+	bool detached = false;                     // lives on; its end is not seen here, and it has no walltime
 };
 
 struct CH_API exit_status {

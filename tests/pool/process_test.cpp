@@ -65,6 +65,7 @@ Test(process, what_cannot_be_started_is_an_error_that_says_what)
 	cr_assert_eq(error_of([] { ch::process p({.program = "true", .directory = "/no/such/place"}); }), ENOENT);
 	cr_assert_eq(error_of([] { ch::process p({.program = "true", .in = ch::stdio::file("/no/such/file")}); }), ENOENT);
 	cr_assert_eq(error_of([] { ch::process p(ch::process_options{}); }), EINVAL);
+	cr_assert_eq(error_of([] { ch::process p({.program = "true", .walltime = 1s, .detached = true}); }), EINVAL);
 	try {
 		ch::process p({.program = "/no/such/program"});
 	} catch (const ch::error &e) {
@@ -164,6 +165,12 @@ Test(process, a_walltime_that_is_over_kills)
 	cr_assert(p.wait().is_timed_out);
 	cr_assert_eq(p.wait().signal(), SIGKILL);
 	cr_assert_not(q.wait().is_timed_out);
+	for (int i = 0; i < 50; i++) { // over before it runs
+		ch::process r({.program = "sleep", .arguments = {"1000"}, .walltime = std::chrono::microseconds(20 * i)});
+		if (i == 0)
+			r.kill();
+		cr_assert_eq(r.wait().is_timed_out, i > 0);
+	}
 }
 
 Test(process, the_application_sees_no_sigchld_and_no_child)
