@@ -433,6 +433,8 @@ std::string life::cut(unsigned nr, const power::disk::ignores &ignores)
 		if (!why.empty())
 			return "after step " + std::to_string(i) + ", cut " + std::to_string(seed) + ": " + why;
 	}
+	if (ignores) // nobody goes on with what such a disk has left
+		return "";
 	last_known = {};
 	if (last_tree.files.count("log.manifest")) {
 		eyes_->one.restore(ch::ddict_log);
