@@ -508,6 +508,8 @@ Test(ddict_power, no_sync_is_in_vain, .init = begin)
 				left.erase(kind);
 			}
 		cr_assert(l.cut(10).empty());
+		if (left.count("directory")) // which only a new dictionary syncs
+			continue;
 		from = l.last_tree;
 		known = l.last_known;
 	}
