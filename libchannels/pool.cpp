@@ -15,7 +15,6 @@ namespace ch::core {
 
 static constexpr u64 MIN_POOL = 64 << 10;
 static constexpr i64 SLICE_NS = 100000000; // how often a waiter looks for dead peers when nobody watches them
-static constexpr i64 SWEEP_PATIENCE_NS = 1000000000; // longer than a busy machine keeps a process waiting for its turn
 
 struct geometry {
 	u64 nr_pages, page_words_off, block_words_off, data_off;
@@ -514,13 +513,5 @@ int ch_pool_sweep(struct ch_pool *pool)
 	const int me = pool_me(pool);
 	if (me < 0)
 		return me;
-	const i64 late = now_ns() + SWEEP_PATIENCE_NS;
-	int n = sweep_dead(pool->seg);
-
-	for (const timespec nap{0, 20000}; sweep_is_under_way(pool->seg); n += sweep_dead(pool->seg)) {
-		if (now_ns() > late)
-			return fail(-ETIMEDOUT, "pool: the process that sweeps a dead peer does not end; is it stopped?");
-		nanosleep(&nap, nullptr);
-	}
-	return n;
+	return sweep_all(pool->seg);
 }

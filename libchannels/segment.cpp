@@ -179,9 +179,13 @@ int segment_join(ch_segment *seg) noexcept
 		return fail(-EPERM, "segment %s belongs to another pid namespace: share that namespace", seg->name);
 	event_process_init(); // a forked child too
 	keeper_start();
-	for (int again = 0; (i = claim_slot(seg)) == -ENOSPC; again++)
-		if (again || sweep_dead(seg) == 0)
-			return fail(-ENOSPC, "segment %s: all %u peers are attached", seg->name, seg->max_peers);
+	i = claim_slot(seg);
+	if (i == -ENOSPC) { // a dead one's place may be on its way to be free
+		sweep_all(seg);
+		i = claim_slot(seg);
+	}
+	if (i < 0)
+		return fail(-ENOSPC, "segment %s: all %u peers are attached", seg->name, seg->max_peers);
 	CH_CRASH_POINT(peer_claimed);
 	answer_reclaimer(seg);
 	seg->me.store(static_cast<u32>(i), relaxed);

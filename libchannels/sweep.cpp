@@ -19,6 +19,8 @@
 
 namespace ch::core {
 
+static constexpr i64 PATIENCE_NS = 1000000000; // longer than a busy machine keeps a process waiting for its turn
+
 static bool is_bit_set(const object_kind &k, const block_place &b, u32 i) noexcept
 {
 	return object_bits(k, b.addr)[i / 64].load(acquire) >> (i % 64) & 1; // [K2] pairs with [K1] in object.cpp
@@ -241,7 +243,8 @@ int sweep_dead(ch_segment *seg) noexcept
 	return n;
 }
 
-bool sweep_is_under_way(const ch_segment *seg) noexcept
+// By another process, which lives, of one that is dead.
+static bool sweep_is_under_way(const ch_segment *seg) noexcept
 {
 	bool is_one = false;
 
@@ -251,6 +254,20 @@ bool sweep_is_under_way(const ch_segment *seg) noexcept
 		is_one |= by != 0 && by != peer_self() && id != 0 && peer_is_alive(by) && !peer_is_alive(id);
 	});
 	return is_one;
+}
+
+int sweep_all(ch_segment *seg) noexcept
+{
+	const i64 late = now_ns() + PATIENCE_NS;
+	int n = sweep_dead(seg);
+
+	for (const timespec nap{0, 20000}; sweep_is_under_way(seg); n += sweep_dead(seg)) {
+		if (now_ns() > late)
+			return fail(-ETIMEDOUT, "segment %s: the process that sweeps a dead peer does not end; is it stopped?",
+				    seg->name);
+		nanosleep(&nap, nullptr);
+	}
+	return n;
 }
 
 void sweep_self(ch_segment *seg) noexcept

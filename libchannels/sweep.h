@@ -13,7 +13,7 @@ int pool_use(ch_segment *seg) noexcept;
 // All under the registry lock, or taking it.
 bool sweep_peer(ch_segment *seg, u32 slot) noexcept; // if it is dead; true if this call swept it
 int sweep_dead(ch_segment *seg) noexcept;            // looks at every peer; how many it swept
-bool sweep_is_under_way(const ch_segment *seg) noexcept; // by another process, which lives, of one that is dead
+int sweep_all(ch_segment *seg) noexcept;             // and waits for those that others have begun; or -ETIMEDOUT
 void sweep_self(ch_segment *seg) noexcept;           // a clean leave: as if dead, without the proof
 void sweep_wake_all(ch_segment *seg, u32 me) noexcept; // wakes everybody who sleeps on anything in the segment
 

@@ -57,7 +57,7 @@ CH_API int ch_segment_create(const struct ch_segment_attr *attr, struct ch_segme
  * Returns 0, or -EPROTO (damaged descriptor, no segment, truncated, or of another layout version), -ESTALE
  * (destroyed, and perhaps made anew), -EACCES (forged descriptor, or no permission), -EHOSTUNREACH (it is on
  * another node), -ENOSPC (max_peers processes are attached), -EPERM (other pid namespace), -ENOMEM, -EINVAL.
- * Blocks: no.  Threads: safe.  Signals: unsafe.
+ * Blocks: where all places are taken and others sweep a dead one's, at most a second.  Threads: safe.  Signals: unsafe.
  * Fork: the child's handles stay valid; at its first use of one the child becomes a peer of its own, and
  * memory that the parent holds stays the parent's.
  */

@@ -242,6 +242,39 @@ int makes_one(void *arg)
 
 } // namespace
 
+namespace {
+
+/* Another process, in the middle of a sweep. */
+int ends_its_sweep(void *arg)
+{
+	const std::pair<ch_segment *, u32> &what = *static_cast<std::pair<ch_segment *, u32> *>(arg);
+	peer_slot &slot = what.first->peers[what.second];
+
+	AWAIT(slot.sweeper.load() == peer_self());
+	usleep(50000);
+	what.first->used[0].fetch_and(~(u64{ 1 } << what.second));
+	slot.id.store(0);
+	slot.sweeper.store(0);
+	return 0;
+}
+
+} // namespace
+
+Test(segment_unit, a_place_that_is_being_swept_is_waited_for)
+{
+	std::pair<ch_segment *, u32> what = { segment_of(2), 0 };
+	ch_segment *seg = what.first;
+	const u32 other = what.second = 3 - seg->me.load();
+	const pid_t sweeper = child_start(ends_its_sweep, &what);
+
+	use(seg, other);
+	seg->peers[other].id.store(name_of_a_dead_one());
+	seg->peers[other].sweeper.store(peer_id_of(sweeper));
+	cr_assert_eq(child_end(child_start(joins, seg)), static_cast<int>(other));
+	cr_assert_eq(child_end(sweeper), 0);
+	ch_segment_destroy(seg);
+}
+
 /* A sweeper that died after its last but one store. */
 Test(segment_unit, a_tenant_is_held_though_a_dead_sweeper_left_its_name)
 {
