@@ -32,7 +32,8 @@
  *   free the slot     sweep.cpp    "slot.id.compare_exchange_strong(id, 0"
  *   baton             ring.cpp     "event_wake(*r.not_full, 1); // pass the baton"
  * Words: claim words Pc, Po and Qc, Qo (lap, owner); slot words Sc, Ss (lap, state); block words bst, bow (state, owner);
- * recov, the mark in the state word, and how often it was set. Register, sleep and notify are event.pml's; here its fences are taken for granted.
+ * recov, the mark in the state word, and times, how often it was set. Register, sleep and notify are event.pml's; here its
+ * fences are taken for granted.
  *
  * Seeded bugs, each of which must be found: -DNOSWAKE (the sweep wakes nobody), -DLATEBLK (blocks before slots), -DNOGIVE
  * (a dead reader's block is not given back), -DNOKEEP (sent blocks are not kept), -DOWNONLY (a sweeper announces what it

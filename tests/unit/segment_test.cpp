@@ -240,10 +240,6 @@ int makes_one(void *arg)
 	return wait_to_be_killed();
 }
 
-} // namespace
-
-namespace {
-
 /* Another process, in the middle of a sweep. */
 int ends_its_sweep(void *arg)
 {
